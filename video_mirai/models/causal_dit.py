@@ -1,0 +1,330 @@
+"""Wan 2.1's video diffusion transformer, made causal: per-frame noise levels, masks, and a key/value cache."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import FeedForward
+from diffusers.models.normalization import FP32LayerNorm
+from diffusers.models.transformers.transformer_wan import WanAttention, WanTimeTextImageEmbedding
+from einops import rearrange
+from torch import Tensor, nn
+
+from video_mirai.flow.path import velocity_from_data
+from video_mirai.models.cache import KVCache
+from video_mirai.ops.attention import PreparedMask, attend, prepare_mask
+from video_mirai.ops.rope import rope_angles, rotate
+
+TIMESTEPS_PER_SIGMA = 1000.0
+PREDICTION_TYPES = ("velocity", "data")
+
+
+class DiTOutput(NamedTuple):
+    """velocity like the latents; hidden: {layer: (B, F*N, D)}, the residual stream after each captured layer."""
+
+    velocity: Tensor
+    hidden: dict[int, Tensor]
+
+
+class CausalVideoDiT(ModelMixin, ConfigMixin):
+    """Architecture and parameter names of diffusers' WanTransformer3DModel (Wan 2.1 text-to-video).
+
+    Args are WanTransformer3DModel's, and:
+        text_dim: None builds no text embedder and no cross-attention.
+        prediction_type: what the output layer predicts, "velocity" or "data"; data is converted, so that callers
+            always get a velocity.
+        sigma_floor: smallest sigma that conversion divides by; nothing is trained below it.
+        attention_backend: a name of diffusers' attention dispatcher.
+    """
+
+    _supports_gradient_checkpointing = True
+    _skip_layerwise_casting_patterns = ["patch_embedding", "condition_embedder", "norm"]
+    _no_split_modules = ["CausalBlock"]
+    _keep_in_fp32_modules = ["time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"]
+    _keys_to_ignore_on_load_unexpected = ["norm_added_q"]
+    _repeated_blocks = ["CausalBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int | None = 16,
+        text_dim: int | None = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        cross_attn_norm: bool = True,
+        qk_norm: str = "rms_norm_across_heads",
+        eps: float = 1e-6,
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+        rope_max_seq_len: int = 1024,
+        pos_embed_seq_len: int | None = None,
+        prediction_type: str = "velocity",
+        sigma_floor: float = 0.02,
+        attention_backend: str = "native",
+    ) -> None:
+        super().__init__()
+        if image_dim is not None or added_kv_proj_dim is not None:
+            raise ValueError("image-to-video weights (image_dim) are not supported; give the image as history instead.")
+        if patch_size[0] != 1:
+            raise ValueError(f"patch_size={tuple(patch_size)}: frames carry one sigma each, so its first number is 1.")
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"unknown prediction_type {prediction_type!r}; known: {', '.join(PREDICTION_TYPES)}.")
+        width = num_attention_heads * attention_head_dim
+        self.patch_embedding = nn.Conv3d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.condition_embedder = WanTimeTextImageEmbedding(
+            width, time_freq_dim=freq_dim, time_proj_dim=6 * width, text_embed_dim=text_dim or 1
+        )
+        if text_dim is None:
+            del self.condition_embedder.text_embedder
+        self.blocks = nn.ModuleList(
+            CausalBlock(width, ffn_dim, num_attention_heads, cross_attn_norm, eps, has_context=text_dim is not None)
+            for _ in range(num_layers)
+        )
+        self.norm_out = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(width, (out_channels or in_channels) * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
+        self.gradient_checkpointing = False
+
+    def tokens_per_frame(self, height: int, width: int) -> int:
+        """Tokens of one latent frame of the given height and width."""
+        rows, columns = self.grid(height, width)
+        return rows * columns
+
+    def forward(
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        commit_frames: int = 0,
+        capture: Sequence[int] = (),
+    ) -> DiTOutput:
+        """Velocity of every frame given.
+
+        Args:
+            latents: (B, F, C, H, W).
+            sigmas: (B, F) in [0, 1].
+            context: (B, L, D_text), or (B, F, L, D_text) for one per frame; None for a model without text.
+            mask: (queries, keys) bool, True = may attend, the cached keys first and in temporal order;
+                None = every token may attend to every token given and cached.
+            positions: (F,) temporal positions; None = 0..F-1, or following the cache.
+            cache: past frames; read in every layer.
+            commit_frames: so many of the first frames given are written to the cache, whatever their sigma.
+            capture: layers (1-based) whose residual stream is returned.
+        """
+        self._check(latents, sigmas, context, cache, commit_frames, capture)
+        frames = latents.shape[1]
+        rows, columns = self.grid(*latents.shape[-2:])
+        past = cache.frames if cache is not None else 0
+        if positions is None:
+            positions = torch.arange(past, past + frames, device=latents.device)
+        rope = rope_angles(positions, rows, columns, self.config.attention_head_dim)
+        if cache is not None:
+            cache.prepare(rows, columns)
+            mask = cache.in_slot_order(mask) if mask is not None else None
+
+        hidden = self.patch_embedding(rearrange(latents, "b f c h w -> b c f h w").to(self.patch_embedding.weight.dtype))
+        hidden = rearrange(hidden, "b d f h w -> b (f h w) d").contiguous()  # (B, F*N, D)
+        emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
+        if context is not None:
+            context = self.condition_embedder.text_embedder(context)
+        prepared = prepare_mask(mask, self.config.attention_backend, hidden.dtype)
+
+        captured: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
+                hidden = self._gradient_checkpointing_func(
+                    block, hidden, modulation, context, rope, prepared, self.config.attention_backend
+                )
+            else:
+                slot = CacheSlot(cache, index, commit_frames) if cache is not None else None
+                hidden = block(hidden, modulation, context, rope, prepared, self.config.attention_backend, slot)
+            if index + 1 in capture:
+                captured[index + 1] = hidden
+        if cache is not None:
+            cache.advance(commit_frames)
+        return DiTOutput(self._velocity(hidden, emb, latents, sigmas), captured)
+
+    def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Per-frame embedding (B, F, D) and block modulation (B, F, 6, D); broadcast over tokens later."""
+        embedder = self.condition_embedder
+        timesteps = embedder.timesteps_proj(TIMESTEPS_PER_SIGMA * sigmas.float().flatten())
+        emb = embedder.time_embedder(timesteps.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
+        modulation = embedder.time_proj(embedder.act_fn(emb))
+        frames = sigmas.shape[1]
+        return (
+            rearrange(emb, "(b f) d -> b f d", f=frames),
+            rearrange(modulation, "(b f) (six d) -> b f six d", f=frames, six=6),
+        )
+
+    def _velocity(self, hidden: Tensor, emb: Tensor, latents: Tensor, sigmas: Tensor) -> Tensor:
+        """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""
+        frames = latents.shape[1]
+        rows, columns = self.grid(*latents.shape[-2:])
+        shift, scale = (self.scale_shift_table[:, None] + emb[:, :, None]).chunk(2, dim=2)  # (B, F, 1, D) each
+        hidden = hidden.unflatten(1, (frames, -1))
+        hidden = (self.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
+        _, patch_rows, patch_columns = self.config.patch_size
+        prediction = rearrange(
+            self.proj_out(hidden),
+            "b f (h w) (p q c) -> b f c (h p) (w q)",
+            h=rows,
+            w=columns,
+            p=patch_rows,
+            q=patch_columns,
+        )
+        if self.config.prediction_type == "data":
+            return velocity_from_data(latents, prediction.float(), sigmas, self.config.sigma_floor).to(latents.dtype)
+        return prediction
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Token rows and columns of a latent frame of the given height and width."""
+        _, patch_rows, patch_columns = self.config.patch_size
+        if height % patch_rows or width % patch_columns:
+            raise ValueError(f"latents of {height}x{width} do not divide into {patch_rows}x{patch_columns} patches.")
+        return height // patch_rows, width // patch_columns
+
+    def _check(
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        context: Tensor | None,
+        cache: KVCache | None,
+        commit_frames: int,
+        capture: Sequence[int],
+    ) -> None:
+        if latents.ndim != 5 or latents.shape[2] != self.config.in_channels:
+            raise ValueError(
+                f"latents: expected (B, F, {self.config.in_channels}, H, W), got {tuple(latents.shape)}."
+            )
+        if sigmas.shape != latents.shape[:2]:
+            raise ValueError(f"sigmas: expected {tuple(latents.shape[:2])}, got {tuple(sigmas.shape)}.")
+        if (context is None) != (self.config.text_dim is None):
+            wanted = "no context" if self.config.text_dim is None else f"context of width {self.config.text_dim}"
+            raise ValueError(f"this model takes {wanted}, got {None if context is None else tuple(context.shape)}.")
+        if commit_frames and (cache is None or not 0 < commit_frames <= latents.shape[1]):
+            raise ValueError(
+                f"commit_frames={commit_frames} needs a cache and at most the {latents.shape[1]} frames given."
+            )
+        unknown = [layer for layer in capture if not 1 <= layer <= self.config.num_layers]
+        if unknown:
+            raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
+
+
+class CacheSlot(NamedTuple):
+    """One layer's part of the cache, and how many of the frames given it takes in."""
+
+    cache: KVCache
+    layer: int
+    commit_frames: int
+
+
+class CausalBlock(nn.Module):
+    """WanTransformerBlock with modulation per frame, a mask, and keys and values of past frames."""
+
+    def __init__(
+        self, width: int, ffn_dim: int, num_heads: int, cross_attn_norm: bool, eps: float, *, has_context: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.attn1 = WanAttention(width, heads=num_heads, dim_head=width // num_heads, eps=eps)
+        self.has_context = has_context
+        if has_context:
+            head_dim = width // num_heads
+            self.attn2 = WanAttention(
+                width, heads=num_heads, dim_head=head_dim, eps=eps, cross_attention_dim_head=head_dim
+            )
+            self.norm2 = FP32LayerNorm(width, eps, elementwise_affine=True) if cross_attn_norm else nn.Identity()
+        self.ffn = FeedForward(width, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.norm3 = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        modulation: Tensor,
+        context: Tensor | None,
+        rope: tuple[Tensor, Tensor],
+        mask: PreparedMask,
+        backend: str,
+        slot: CacheSlot | None = None,
+    ) -> Tensor:
+        """(B, F*N, D) -> the same; modulation is (B, F, 6, D)."""
+        frames = modulation.shape[1]
+        table = self.scale_shift_table[:, None] + modulation.float()  # (B, F, 6, D)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)  # (B, F, 1, D) each
+
+        normed = _modulate(self.norm1, hidden, scale, shift)
+        hidden = _add_gated(hidden, self._self_attention(normed, rope, mask, backend, slot), gate)
+        if context is not None:
+            normed = self.norm2(hidden.float()).to(hidden.dtype)
+            hidden = hidden + self._cross_attention(normed, context, frames, backend)
+        normed = _modulate(self.norm3, hidden, ffn_scale, ffn_shift)
+        return _add_gated(hidden, self.ffn(normed), ffn_gate)
+
+    def _self_attention(
+        self,
+        normed: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: PreparedMask,
+        backend: str,
+        slot: CacheSlot | None,
+    ) -> Tensor:
+        attn = self.attn1
+        query, key, value = _project(attn, normed, normed)
+        rotated = rotate(key, *rope)
+        keys, values = rotated, value
+        if slot is not None:
+            past_keys, past_values = slot.cache.read(slot.layer)
+            keys = torch.cat([past_keys.to(rotated.dtype), rotated], dim=1)
+            values = torch.cat([past_values.to(value.dtype), value], dim=1)
+        mixed = attend(rotate(query, *rope), keys, values, mask, backend)
+        if slot is not None and slot.commit_frames:
+            # After attention has read what the write may evict.
+            committed = slot.commit_frames * slot.cache.tokens_per_frame
+            slot.cache.write(slot.layer, key[:, :committed], value[:, :committed])
+        return attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
+
+    def _cross_attention(self, normed: Tensor, context: Tensor, frames: int, backend: str) -> Tensor:
+        attn = self.attn2
+        batch = normed.shape[0]
+        if context.ndim == 4:  # one context per frame
+            normed = rearrange(normed, "b (f n) d -> (b f) n d", f=frames)
+            context = context.flatten(0, 1)
+        query, key, value = _project(attn, normed, context)
+        mixed = attend(query, key, value, None, backend)
+        out = attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
+        return rearrange(out, "(b f) n d -> b (f n) d", b=batch) if out.shape[0] != batch else out
+
+
+def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads."""
+    heads = (attn.heads, -1)
+    value = attn.to_v(sources)
+    query = attn.norm_q(attn.to_q(queries)).to(value.dtype)
+    key = attn.norm_k(attn.to_k(sources)).to(value.dtype)
+    return query.unflatten(2, heads), key.unflatten(2, heads), value.unflatten(2, heads)
+
+
+def _modulate(norm: nn.Module, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens."""
+    frames = scale.shape[1]
+    normed = norm(hidden.float()).unflatten(1, (frames, -1))
+    return (normed * (1 + scale) + shift).flatten(1, 2).to(hidden.dtype)
+
+
+def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    frames = gate.shape[1]
+    gated = update.float().unflatten(1, (frames, -1)) * gate
+    return (hidden.float() + gated.flatten(1, 2)).to(hidden.dtype)

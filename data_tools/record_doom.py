@@ -1,8 +1,9 @@
 """Record ViZDoom gameplay as H.264 clips with the action of every frame.
 
-A scripted agent holds one manoeuvre (turn, walk, strafe, walk in a curve) for one to four seconds and then takes another, so
-that the camera moves smoothly and the next frames can be predicted from the last ones. Every clip has a game and a random
-generator of its own, seeded from (seed, scenario, clip): neither the number of workers nor the other clips change it.
+A scripted agent holds one manoeuvre (turn, walk, strafe, walk in a curve) for one to four seconds and then takes
+another, so that the camera moves smoothly and the next frames can be predicted from the last ones. Every clip has a
+game and a random generator of its own, seeded from (seed, scenario, clip): neither the number of workers nor the other
+clips change it.
 
     OUT/<scenario>/clip_00000.mp4     the frames
     OUT/<scenario>/clip_00000.jsonl   line i: the action held from frame i to frame i+1, and the pose frame i shows
@@ -14,65 +15,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import multiprocessing
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-TICS_PER_SECOND = 35
-WARM_UP_SECONDS = (1.0, 6.0)  # played before frame 0: every scenario starts its episodes in the same few poses
-MANOEUVRE_SECONDS = (1.0, 4.0)
-WALL_DEPTH = 16.0  # ViZDoom's depth buffer runs from 0 to 255; below this a wall's texture fills the picture
-STUCK_UNITS_PER_TIC = 0.5  # map units; walking makes about 8
+from doom_game import NATIVE_SIZES, RecordSettings, import_vizdoom, play_clip
+
 MAX_ATTEMPTS = 20
-NATIVE_SIZES = ((160, 120), (320, 240), (640, 480), (800, 600), (1280, 960), (1600, 1200))
 LICENCE = (
-    "Game frames show Freedoom assets (BSD-3-Clause, the Freedoom project) rendered by ViZDoom (MIT) in the scenarios that ship "
-    "with the ViZDoom package."
+    "Game frames show Freedoom assets (BSD-3-Clause, the Freedoom project) rendered by ViZDoom (MIT) in scenarios that "
+    "ship with its package."
 )
-
-
-@dataclass(frozen=True)
-class RecordSettings:
-    """What is recorded; the same settings give the same frames and actions."""
-
-    scenarios: tuple[str, ...] = ("health_gathering", "my_way_home", "defend_the_center")
-    clips: int = 60
-    frames: int = 128
-    width: int = 64
-    height: int = 64
-    skip: int = 4
-    seed: int = 0
-
-    @property
-    def fps(self) -> float:
-        return TICS_PER_SECOND / self.skip
-
-
-class Manoeuvre(NamedTuple):
-    """Motion per tic: forward and strafe (right is positive) in the game's speed units, turn in degrees (right is positive)."""
-
-    name: str
-    forward: float
-    strafe: float
-    turn: float
-
-
-class Recording(NamedTuple):
-    frames: list[np.ndarray]
-    actions: list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     default = RecordSettings()
     parser = argparse.ArgumentParser(
         description="Record ViZDoom gameplay as H.264 clips with the action of every frame.",
-        epilog="Example: python data_tools/record_doom.py --out data/doom --clips 60 --frames 128 --size 64x64 --workers 2",
+        epilog="Example: python data_tools/record_doom.py --out data/doom --clips 60 --frames 128 --size 64x64",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips and dataset.json")
     parser.add_argument(
@@ -153,15 +116,6 @@ def known_scenarios() -> list[str]:
     return sorted(path.stem for path in Path(vizdoom.scenarios_path).glob("*.cfg"))
 
 
-def import_vizdoom() -> Any:
-    """The vizdoom module; imported late, because only the extra `demo` installs it."""
-    try:
-        import vizdoom
-    except ImportError as error:
-        raise ValueError(f"vizdoom is not installed ({error}); install the extra: pip install -e '.[demo]'.") from error
-    return vizdoom
-
-
 def record_dataset(settings: RecordSettings, out: Path, workers: int) -> None:
     """Record every clip, then write dataset.json; a complete data set of the same settings is left as it is."""
     if workers < 1:
@@ -180,7 +134,7 @@ def record_dataset(settings: RecordSettings, out: Path, workers: int) -> None:
     jobs = [
         (settings, scenario, clip, out.resolve()) for clip in range(settings.clips) for scenario in settings.scenarios
     ]
-    # ViZDoom makes a folder of its own where it runs, hence the working folder; spawn: it must not inherit the parent's threads.
+    # The working folder is a scratch one because ViZDoom leaves a folder of its own there.
     with (
         tempfile.TemporaryDirectory(prefix="record_doom_") as scratch,
         ProcessPoolExecutor(
@@ -224,7 +178,7 @@ def clip_seed(seed: int, scenario: str, clip: int, attempt: int = 0) -> int:
 
 
 def record_clip(settings: RecordSettings, scenario: str, clip: int, out: Path) -> None:
-    """Play one clip and write its mp4 and jsonl; an episode that ends early is thrown away and another one is played."""
+    """Play one clip and write its mp4 and jsonl; an episode that ends early is thrown away, another is played."""
     for attempt in range(MAX_ATTEMPTS):
         recording = play_clip(settings, scenario, clip_seed(settings.seed, scenario, clip, attempt))
         if len(recording.frames) == settings.frames:
@@ -238,143 +192,11 @@ def record_clip(settings: RecordSettings, scenario: str, clip: int, out: Path) -
     target.with_suffix(".jsonl").write_text("".join(json.dumps(action) + "\n" for action in recording.actions))
 
 
-def play_clip(settings: RecordSettings, scenario: str, seed: int) -> Recording:
-    """Frames (height, width, 3) uint8 and actions of one episode; fewer than asked for when the episode ends."""
-    generator = random.Random(seed)
-    frames: list[np.ndarray] = []
-    actions: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="record_doom_") as scratch:
-        game = start_game(settings, scenario, seed, Path(scratch))
-        warm_up_frames = round(generator.uniform(*WARM_UP_SECONDS) * settings.fps)
-        agent = Agent(generator, settings.skip)
-        for index in range(warm_up_frames + settings.frames):
-            state = game.get_state()
-            if state is None:  # the episode is over
-                break
-            x, y, angle = (float(value) for value in state.game_variables)
-            move = agent.next_move(x, y, centre_depth(state.depth_buffer))
-            if index >= warm_up_frames:
-                frames.append(fit_frame(state.screen_buffer, settings.width, settings.height))
-                pose = {"x": round(x, 3), "y": round(y, 3), "angle": round(angle, 3)}
-                actions.append({"frame": len(actions), **move._asdict(), **pose})
-            game.make_action([move.forward, move.strafe, move.turn], settings.skip)
-        game.close()
-    return Recording(frames, actions)
-
-
-def start_game(settings: RecordSettings, scenario: str, seed: int, scratch: Path) -> Any:
-    vizdoom = import_vizdoom()
-    game = vizdoom.DoomGame()
-    game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
-    game.set_doom_config_path(
-        str(scratch / "vizdoom.ini")
-    )  # else one file in the working folder, shared by all workers
-    game.set_window_visible(False)
-    game.set_sound_enabled(False)
-    game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_screen_resolution(vizdoom.ScreenResolution.__members__["RES_{}X{}".format(*native_size(settings))])
-    game.set_depth_buffer_enabled(True)
-    for hide in (
-        game.set_render_hud,
-        game.set_render_weapon,
-        game.set_render_crosshair,
-        game.set_render_messages,
-        game.set_render_decals,
-        game.set_render_particles,
-        game.set_render_screen_flashes,
-    ):
-        hide(False)
-    button, variable = vizdoom.Button, vizdoom.GameVariable
-    game.set_available_buttons(
-        [button.MOVE_FORWARD_BACKWARD_DELTA, button.MOVE_LEFT_RIGHT_DELTA, button.TURN_LEFT_RIGHT_DELTA]
-    )
-    game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
-    game.set_episode_timeout(0)
-    game.set_seed(seed)
-    game.add_game_args("+sv_cheats 1")
-    game.init()
-    game.send_game_command("god")  # the agent neither fights nor eats: it would die within seconds in most scenarios
-    return game
-
-
-def native_size(settings: RecordSettings) -> tuple[int, int]:
-    """Smallest native size with two pixels for one, so that area resizing has something to average."""
-    for width, height in NATIVE_SIZES:
-        if width >= 2 * settings.width and height >= 2 * settings.height:
-            return width, height
-    return NATIVE_SIZES[-1]
-
-
-def centre_depth(depth: np.ndarray) -> float:
-    height, width = depth.shape
-    return float(np.median(depth[height // 3 : height // 2, width // 3 : width - width // 3]))
-
-
-def fit_frame(screen: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Centre crop (native height, native width, 3) to the frame's aspect, then average areas down to (height, width, 3)."""
-    native_height, native_width = screen.shape[:2]
-    scale = min(native_width / width, native_height / height)
-    left = (native_width - width * scale) / 2
-    top = (native_height - height * scale) / 2
-    box = (left, top, left + width * scale, top + height * scale)
-    return np.asarray(Image.fromarray(screen).resize((width, height), Image.Resampling.BOX, box=box))
-
-
-class Agent:
-    """Holds one manoeuvre at a time; turns away from walls and from whatever stops it."""
-
-    def __init__(self, generator: random.Random, skip: int) -> None:
-        self.generator = generator
-        self.skip = skip
-        self.frames_left = 0
-        self.move = Manoeuvre("turn_right", 0.0, 0.0, 0.0)
-        self.last_position: tuple[float, float] | None = None
-
-    def next_move(self, x: float, y: float, depth_ahead: float) -> Manoeuvre:
-        """The motion to hold until the next frame, given the pose (map units) and the depth in the middle of the view."""
-        position = (x, y)
-        walks = bool(self.move.forward or self.move.strafe)
-        moved = math.dist(position, self.last_position) if self.last_position else math.inf
-        facing_wall = depth_ahead < WALL_DEPTH
-        stuck = walks and moved < STUCK_UNITS_PER_TIC * self.skip
-        if stuck or (facing_wall and self.move.forward > 0):
-            self.hold(self.turn_away())
-        elif self.frames_left == 0:
-            # A turn that still looks at a wall goes on.
-            self.hold(self.move if facing_wall and self.move.turn else self.any_manoeuvre())
-        self.frames_left -= 1
-        self.last_position = position
-        return self.move
-
-    def hold(self, move: Manoeuvre) -> None:
-        seconds = self.generator.uniform(*MANOEUVRE_SECONDS)
-        self.move = move
-        self.frames_left = max(1, round(seconds * TICS_PER_SECOND / self.skip))
-        self.last_position = None
-
-    def turn_away(self) -> Manoeuvre:
-        side = self.generator.choice((-1, 1))
-        return Manoeuvre("turn_left" if side < 0 else "turn_right", 0.0, 0.0, side * self.generator.uniform(0.8, 1.4))
-
-    def any_manoeuvre(self) -> Manoeuvre:
-        draw = self.generator
-        side = draw.choice((-1, 1))
-        suffix = "left" if side < 0 else "right"
-        choices = (
-            Manoeuvre("forward", draw.uniform(12, 25), 0.0, 0.0),
-            Manoeuvre(f"curve_{suffix}", draw.uniform(12, 25), 0.0, side * draw.uniform(0.3, 0.9)),
-            Manoeuvre(f"turn_{suffix}", 0.0, 0.0, side * draw.uniform(0.4, 1.2)),
-            Manoeuvre(f"strafe_{suffix}", 0.0, side * draw.uniform(8, 18), 0.0),
-        )
-        return draw.choices(choices, weights=(3, 4, 2, 1))[0]
-
-
 def write_clip(path: Path, frames: list[np.ndarray], fps: float) -> None:
     """Write H.264, yuv420p, nearly lossless, with a key frame every 12 frames, under the final name only when whole."""
     partial = path.with_name(f".{path.stem}.partial.mp4")
     quality = ["-crf", "14", "-g", "12", "-flags", "+cgop", "-threads", "1"]
-    with imageio.get_writer(
+    writer: Any = imageio.get_writer(
         partial,
         format="FFMPEG",
         fps=fps,
@@ -384,7 +206,8 @@ def write_clip(path: Path, frames: list[np.ndarray], fps: float) -> None:
         macro_block_size=2,
         ffmpeg_log_level="error",
         ffmpeg_params=quality,
-    ) as writer:
+    )
+    with writer:
         for frame in frames:
             writer.append_data(frame)
     os.replace(partial, path)

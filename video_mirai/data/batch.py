@@ -11,7 +11,7 @@ class ClipKey(NamedTuple):
     """Names one clip of a data set: a clip depends only on the data set's seed, the epoch and the index."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class VideoSample(TypedDict, total=False):

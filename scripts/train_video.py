@@ -1,0 +1,114 @@
+"""Train a video model: a causal student, with or without foresight, or a bidirectional teacher."""
+
+from typing import TYPE_CHECKING
+
+from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from video_mirai.build import RunPlan
+    from video_mirai.config import RunConfig
+    from video_mirai.training.trainer import Trainer
+
+DESCRIPTION = """Train a video model: a causal student, with or without foresight, or a bidirectional teacher.
+
+Start it with plain python for one process, or with accelerate launch for any number. Writes RUN = output_dir/name:
+metrics.jsonl, tracker/, validation/, checkpoints/, and at the end export/, which rollout and evaluation read."""
+EXAMPLE = "accelerate launch scripts/train_video.py --config configs/train/scenes_tiny.yaml train.num_steps=200"
+
+
+def main() -> None:
+    """Parse, plan, train, export."""
+    parser = make_parser(DESCRIPTION, EXAMPLE)
+    add_config_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print config, sizes and costs, and leave")
+    arguments = parser.parse_intermixed_args()
+
+    # Below, because these imports take seconds and --help needs none.
+    from video_mirai import build
+    from video_mirai.config import RunConfig, load_config, save_config
+    from video_mirai.training.trainer import TrainingDiverged, start_accelerator
+
+    config = load_config(RunConfig, arguments.config, arguments.overrides)
+    run_dir = build.run_dir(config)
+    accelerator = start_accelerator(config.train, run_dir)
+    log_to_stderr(is_main_process=accelerator.is_main_process)
+    plan = build.plan_run(config)
+    if arguments.dry_run:
+        accelerator.print(describe(config, plan, accelerator))
+        return
+    accelerator.print(describe_processes(accelerator))
+    trainer = build.build_trainer(config, plan, accelerator)
+    resume(trainer, config.resume, accelerator)
+    if accelerator.is_main_process:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        save_config(config, run_dir / "run.yaml")
+    accelerator.wait_for_everyone()
+    try:
+        trainer.fit(config.train.num_steps)
+    except TrainingDiverged as error:
+        raise SystemExit(f"error: {error}") from error  # exit code 1
+    folder = build.export_run(config, trainer)
+    accelerator.print(f"exported to {folder}")
+
+
+def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:
+    """Load the checkpoint that `resume` names: "auto" (the newest, if any), "none" or a folder."""
+    from pathlib import Path
+
+    from video_mirai.training.checkpoint import list_checkpoints
+
+    saved = list_checkpoints(trainer.run_dir)
+    if wish == "none":
+        if saved:
+            raise ValueError(
+                f"{trainer.run_dir} already holds checkpoints up to {saved[-1].name}; go on with resume=auto, "
+                f"choose another name=..., or remove the folder."
+            )
+        return
+    if wish == "auto":
+        if not saved:
+            return
+        folder = saved[-1]
+    else:
+        folder = Path(wish)
+    trainer.load(folder)
+    accelerator.print(f"resumed from {folder} at step {trainer.step}")
+
+
+def describe_processes(accelerator: "Accelerator") -> str:
+    """How many processes there really are."""
+    count = accelerator.num_processes
+    return f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type} ({accelerator.distributed_type.value})"
+
+
+def describe(config: "RunConfig", plan: "RunPlan", accelerator: "Accelerator") -> str:
+    """The resolved config, and what a step costs."""
+    from video_mirai.config import config_to_yaml
+    from video_mirai.training.estimate import ClipSize, count_parameters, estimate_step, readable
+
+    student, shape = plan.objective.student, plan.shape
+    clip = ClipSize(shape.frames, student.tokens_per_frame(shape.height, shape.width), shape.context_tokens)
+    step = estimate_step(plan.objective, plan.teacher, plan.codec, config.train, clip, accelerator.num_processes)
+    networks = {
+        "student": student,
+        "predictor": plan.objective.predictor,
+        "teacher": plan.teacher,
+        "codec": plan.codec,
+    }
+    lines = [config_to_yaml(config).rstrip(), "---", f"processes          {describe_processes(accelerator)}"]
+    lines += [f"{name + ' parameters':<21}{readable(count_parameters(part))}" for name, part in networks.items()]
+    lines += [
+        f"latents of a clip    {shape.frames} frames x {shape.channels} x {shape.height} x {shape.width}",
+        f"tokens per step      {readable(step.tokens)}",
+        f"FLOPs per step       {readable(step.flops)}FLOP (student {readable(step.student_flops)}, "
+        f"predictor {readable(step.predictor_flops)}, teacher {readable(step.teacher_flops)}; codec not counted)",
+        f"memory per process   {readable(step.state_bytes)}B weights and optimiser, unsharded "
+        f"+ about {readable(step.activation_bytes)}B activations",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_script(main)

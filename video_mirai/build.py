@@ -1,0 +1,376 @@
+"""Composition root: the only reader of RunConfig. From settings to parts, with every check that can be made before training.
+
+`plan_run` builds the networks on the meta device (no memory, no weights read) and checks that all parts fit together;
+`build_trainer` then builds them for real; `load_run` opens what a run exported.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from accelerate import Accelerator
+
+from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yaml, load_config
+from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
+from video_mirai.data.scenes import Scenes
+from video_mirai.data.video_folder import VideoFolder
+from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.models.codecs import Codec, build_codec, load_codec
+from video_mirai.models.predictor import ForesightPredictor
+from video_mirai.models.teachers import DiTTeacher
+from video_mirai.objectives.flow_matching import Objective
+from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
+from video_mirai.sampling.rollout import RolloutSettings
+from video_mirai.training.export import CODEC, CONFIG_FILE, TRANSFORMER, find_export, write_export
+from video_mirai.training.seeds import derive_seed, make_generator
+from video_mirai.training.trainer import Trainer
+from video_mirai.training.validation import Validator
+
+ASSET_PREFIX = "asset:"
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
+
+DATA_SETS: dict[str, Callable[..., Any]] = {
+    "video_folder": VideoFolder,
+    "scenes": Scenes,
+}
+
+
+class ClipSet(Protocol):
+    """A map-style data set of clips of equal length."""
+
+    fps: float
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: int | ClipKey) -> VideoBatch | VideoSample: ...
+
+
+class LatentShape(NamedTuple):
+    """Of one clip, as the model sees it."""
+
+    frames: int
+    channels: int
+    height: int
+    width: int
+    context_tokens: int
+
+
+class LoadedRun(NamedTuple):
+    """What a run exported, ready to generate."""
+
+    model: CausalVideoDiT
+    codec: Codec
+    rollout: RolloutSettings
+    config: RunConfig
+
+
+class RunPlan(NamedTuple):
+    """A checked run: networks on the meta device, codec real."""
+
+    objective: Objective
+    teacher: CausalVideoDiT | None
+    codec: Codec
+    train_set: ClipSet
+    shape: LatentShape
+
+
+def plan_run(config: RunConfig) -> RunPlan:
+    """Open the data, read the codec, and check that everything fits together.
+
+    Raises:
+        FileNotFoundError, ValueError: one line that names the setting or file at fault.
+    """
+    codec = build_codec(config.codec)
+    train_set = build_data_set(config.data)
+    shape = latent_shape(train_set, codec)
+    teacher = None
+    if config.foresight is not None:
+        teacher = _teacher_on_meta(config.foresight, codec)
+    with torch.device("meta"):
+        objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
+    check_fit(config, objective.student, teacher, shape)
+    return RunPlan(objective, teacher, codec, train_set, shape)
+
+
+def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) -> Trainer:
+    """The trainer of a planned run, from its first step."""
+    objective = build_objective(config, plan.shape.channels, _width(plan.teacher) if plan.teacher is not None else 0)
+    if config.model.init_from is not None:
+        objective.student = load_student(config.model, plan.shape.channels)
+    codec = plan.codec.to(accelerator.device)
+    rank = accelerator.process_index
+    generators = {"noise": make_generator(accelerator.device, config.seed, "noise", rank)}
+    foresight = None
+    if config.foresight is not None:
+        generators["teacher"] = make_generator(accelerator.device, config.seed, "teacher", rank)
+        foresight = build_foresight(config, generators["teacher"], accelerator.device)
+    return Trainer(
+        objective,
+        config.train,
+        accelerator=accelerator,
+        codec=codec,
+        train_set=plan.train_set,  # type: ignore[arg-type]
+        run_dir=run_dir(config),
+        seed=config.seed,
+        generators=generators,
+        config_yaml=config_to_yaml(config),
+        foresight=foresight,
+        validator=build_validator(config, codec),
+    )
+
+
+def run_dir(config: RunConfig) -> Path:
+    """Where a run writes."""
+    return Path(config.output_dir) / config.name
+
+
+def build_data_set(config: DataConfig, **changes: Any) -> ClipSet:
+    """The data set that a config names, with some of its settings replaced."""
+    settings = {"video_folder": config.video_folder, "scenes": config.scenes}
+    chosen = settings[config.kind]
+    if chosen is None:
+        raise ValueError(f"data.kind is {config.kind!r}, but there is no data.{config.kind} block.")
+    return DATA_SETS[config.kind](**asdict(replace(chosen, **changes)))
+
+
+def build_objective(config: RunConfig, latent_channels: int, teacher_width: int) -> Objective:
+    """Student and, with foresight, predictor, each initialised from a seed of its own.
+
+    The predictor comes last and draws from its own stream, so that the student starts the same with and without it.
+    """
+    with _seeded(config.seed, "student"):
+        student = CausalVideoDiT(**student_settings(config.model, latent_channels))
+    predictor = None
+    if config.foresight is not None:
+        with _seeded(config.seed, "predictor"):
+            predictor = ForesightPredictor(
+                _width(student),
+                teacher_width,
+                num_heads=config.model.num_attention_heads,
+                num_blocks=config.foresight.predictor_blocks,
+            )
+    return Objective(student, config.objective, predictor, config.foresight)
+
+
+def student_settings(model: ModelConfig, latent_channels: int) -> dict[str, Any]:
+    """CausalVideoDiT's keyword arguments; what the config leaves out keeps the class's default."""
+    if model.in_channels not in (None, latent_channels):
+        raise ValueError(f"model.in_channels={model.in_channels}, but the codec's latents have {latent_channels}.")
+    settings = {name: value for name, value in asdict(model).items() if value is not None and name != "init_from"}
+    return settings | {"text_dim": model.text_dim, "in_channels": latent_channels, "out_channels": latent_channels}
+
+
+def load_student(model: ModelConfig, latent_channels: int) -> CausalVideoDiT:
+    """The student that `model.init_from` names, in fp32; its architecture has to be the config's."""
+    folder = _transformer_folder(str(model.init_from))
+    wanted = student_settings(model, latent_channels)
+    found = CausalVideoDiT.load_config(folder)
+    for name, value in wanted.items():
+        theirs = found.get(name, value)
+        if name != "attention_backend" and _as_tuple(theirs) != _as_tuple(value):
+            raise ValueError(f"model.{name}={value}, but {model.init_from} (model.init_from) has {theirs}.")
+    backend = {"attention_backend": model.attention_backend} if model.attention_backend is not None else {}
+    return CausalVideoDiT.from_pretrained(folder, torch_dtype=torch.float32, **backend)
+
+
+def build_foresight(config: RunConfig, generator: torch.Generator, device: torch.device) -> ForesightSource:
+    """The frozen teacher and its look-ahead window."""
+    assert config.foresight is not None
+    settings = config.foresight.teacher
+    model = load_run(settings.checkpoint, device).model
+    teacher = DiTTeacher(model, settings.layer, settings.sigma, generator)
+    return ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
+
+
+def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
+    """Held-out clips for the loss and, unless the model is a bidirectional teacher, for rollouts."""
+    settings = config.validation
+    if settings.every_steps == 0:
+        return None
+    data = config.validation_data
+    loss_set = build_data_set(config.data, split="val") if data is None else build_data_set(data)
+    rollout_set = None
+    if settings.rollout_clips and config.objective.kind != "bidirectional":
+        frames = settings.history_frames + settings.rollout_frames
+        if config.data.kind != "latent_folder":
+            frames = codec.num_pixel_frames(frames)
+        held_out = {"split": "val"} if data is None else {}
+        rollout_set = build_data_set(config.data if data is None else data, num_frames=frames, **held_out)
+    return Validator(
+        settings,
+        loss_set,  # type: ignore[arg-type]
+        rollout_set,  # type: ignore[arg-type]
+        config.rollout,
+        loss_set.fps,
+        derive_seed(config.seed, "validation"),
+    )
+
+
+def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
+    """A run's exported model, its codec and its settings, from a run folder, its export, or `asset:<name>`.
+
+    Raises:
+        FileNotFoundError: names what is missing.
+    """
+    folder = find_export(_resolve(path))
+    model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
+    config = load_config(RunConfig, folder / CONFIG_FILE)
+    return LoadedRun(model, load_codec(folder / CODEC).to(device), config.rollout, config)
+
+
+def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
+    """Of the first clip, read to find out; encoded data says it itself."""
+    sample = train_set[0]
+    context_tokens = sample["context"].shape[-2] if "context" in sample else 0
+    if "latents" in sample:
+        return LatentShape(*sample["latents"].shape, context_tokens)
+    codec.check_video(sample["video"][None])
+    frames, _, height, width = sample["video"].shape
+    factor = codec.spatial_factor
+    return LatentShape(
+        codec.num_latent_frames(frames), codec.latent_channels, height // factor, width // factor, context_tokens
+    )
+
+
+def check_fit(config: RunConfig, student: CausalVideoDiT, teacher: CausalVideoDiT | None, shape: LatentShape) -> None:
+    """Everything about sizes that can be wrong before the first step."""
+    objective, frames = config.objective, shape.frames
+    if (shape.context_tokens == 0) != (config.model.text_dim is None):
+        raise ValueError(
+            f"model.text_dim={config.model.text_dim}, but the data set's clips come "
+            f"{'without' if shape.context_tokens == 0 else 'with'} context."
+        )
+    student_tokens = student.tokens_per_frame(shape.height, shape.width)
+    if frames % objective.chunk_frames:
+        raise ValueError(
+            f"clips of {frames} latent frames are not a multiple of objective.chunk_frames={objective.chunk_frames}; "
+            f"try clips of {frames // objective.chunk_frames * objective.chunk_frames}."
+        )
+    if objective.window_frames is not None and objective.window_frames + objective.chunk_frames > frames:
+        raise ValueError(
+            f"objective.window_frames={objective.window_frames} and a chunk of {objective.chunk_frames} are longer than "
+            f"the clip of {frames} latent frames."
+        )
+    if objective.kind != "bidirectional":
+        _check_rollout(config, frames)
+    if config.foresight is None or teacher is None:
+        return
+    foresight = config.foresight
+    teacher_tokens = teacher.tokens_per_frame(shape.height, shape.width)
+    if teacher_tokens != student_tokens:
+        raise ValueError(
+            f"token grids do not match: the teacher gives {teacher_tokens} tokens per frame, the student "
+            f"{student_tokens}; give both the same patch_size."
+        )
+    if teacher.config.in_channels != shape.channels:
+        raise ValueError(
+            f"the teacher reads latents of {teacher.config.in_channels} channels, these have {shape.channels}."
+        )
+    for name, layer, layers in (
+        ("foresight.student_layer", foresight.student_layer, config.model.num_layers),
+        ("foresight.teacher.layer", foresight.teacher.layer, teacher.config.num_layers),
+    ):
+        if not 1 <= layer <= layers:
+            raise ValueError(f"{name}={layer}: its layers go from 1 to {layers}.")
+    num_chunks = frames // objective.chunk_frames
+    if not foresight.window or max(foresight.window) >= num_chunks or min(foresight.window) < 0:
+        raise ValueError(
+            f"foresight.window={foresight.window} is longer than the clip: offsets go from 0 to {num_chunks - 1} chunks."
+        )
+
+
+def _check_rollout(config: RunConfig, frames: int) -> None:
+    settings, chunk = config.rollout, config.objective.chunk_frames
+    if settings.chunk_frames != chunk:
+        raise ValueError(f"rollout.chunk_frames={settings.chunk_frames}, but the objective trains chunks of {chunk}.")
+    seen = settings.sink_frames + settings.window_frames + chunk
+    if seen > frames:
+        raise ValueError(
+            f"rollout.window_frames={settings.window_frames} is longer than the clip: with sink and chunk it sees {seen} "
+            f"latent frames, clips have {frames}; try {max(0, frames - chunk - settings.sink_frames)}."
+        )
+
+
+def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT:
+    """The teacher's architecture; its codec has to be the run's."""
+    if not foresight.teacher.checkpoint:
+        raise ValueError("foresight.teacher.checkpoint: no value given; name a trained teacher's run folder.")
+    folder = find_export(_resolve(foresight.teacher.checkpoint))
+    if load_codec(folder / CODEC).fingerprint() != codec.fingerprint():
+        raise ValueError(
+            f"the teacher {foresight.teacher.checkpoint} was trained on another codec's latents than this run's."
+        )
+    with torch.device("meta"):
+        return CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder / TRANSFORMER))
+
+
+def _transformer_folder(path: str) -> Path:
+    """A diffusers transformer folder itself, or the one inside an export."""
+    folder = _resolve(path)
+    return folder if (folder / "config.json").is_file() else find_export(folder) / TRANSFORMER
+
+
+def _resolve(path: str | Path) -> Path:
+    text = str(path)
+    return ASSETS / text.removeprefix(ASSET_PREFIX) if text.startswith(ASSET_PREFIX) else Path(path)
+
+
+@contextmanager
+def _seeded(seed: int, what: str) -> Iterator[None]:
+    """Inside, modules initialise from a stream of their own; outside, the global generator is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, what))
+        yield
+
+
+def _width(model: CausalVideoDiT) -> int:
+    return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON turns tuples into lists."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
+    """Write the run's export folder from its averaged weights; every process calls it, the main one writes."""
+    weights = trainer.ema_state()
+    if not trainer.accelerator.is_main_process:
+        return None
+    student = trainer.objective.student
+    card = model_card(config, trainer.step)
+    return write_export(run_dir(config), student.config, weights, trainer.codec, trainer.config_yaml, card)
+
+
+def model_card(config: RunConfig, step: int) -> str:
+    """What this checkpoint is, for whoever finds it."""
+    model, objective = config.model, config.objective
+    role = "bidirectional teacher" if objective.kind == "bidirectional" else "causal video model"
+    lines = [
+        f"# {config.name}",
+        "",
+        f"A {role} trained by video_mirai for {step} steps of {config.train.batch_size} clips (seed {config.seed}).",
+        "",
+        f"- Weights: moving average of the student, fp32 safetensors, a diffusers `CausalVideoDiT` in `{TRANSFORMER}/`.",
+        f"- Size: {model.num_layers} layers of {model.num_attention_heads} x {model.attention_head_dim}.",
+        f"- Objective: {objective.kind}, chunks of {objective.chunk_frames} latent frames.",
+        f"- Foresight: {_foresight_in_words(config)}.",
+        f"- Data: {config.data.kind}; codec: {config.codec.kind} (in `{CODEC}/`).",
+        f"- Every setting: `{CONFIG_FILE}`.",
+        "",
+        "Open it with `video_mirai.build.load_run(folder)`, or roll it out with `scripts/rollout.py --checkpoint folder`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _foresight_in_words(config: RunConfig) -> str:
+    if config.foresight is None:
+        return "none"
+    foresight = config.foresight
+    return (
+        f"weight {foresight.weight}, window {foresight.window}, student layer {foresight.student_layer}, "
+        f"teacher {foresight.teacher.checkpoint} at layer {foresight.teacher.layer}; predictor and teacher not included"
+    )

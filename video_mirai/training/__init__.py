@@ -1,0 +1,1 @@
+"""Training: the loop, its optimisers and average, checkpoints, and what it reports."""

@@ -1,0 +1,39 @@
+"""From a loader's batch to what the objective takes."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from video_mirai.data.batch import VideoBatch
+from video_mirai.models.codecs import Codec
+
+
+def encode_batch(batch: VideoBatch, codec: Codec, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """(latents (B, F, C, h, w), context or None) on the device; encoded here where the data set didn't."""
+    if "latents" in batch:
+        latents = batch["latents"].to(device, non_blocking=True)
+    else:
+        with torch.no_grad():
+            latents = codec.encode(batch["video"].to(device, non_blocking=True))
+    context = batch["context"].to(device, non_blocking=True) if "context" in batch else None
+    return latents, context
+
+
+def split_batch(batch: VideoBatch, parts: int) -> Iterator[VideoBatch]:
+    """Equal consecutive parts of what the objective needs of a batch."""
+    for index in range(parts):
+        part = VideoBatch()
+        if "latents" in batch:
+            part["latents"] = batch["latents"].chunk(parts)[index]
+        else:
+            part["video"] = batch["video"].chunk(parts)[index]
+        if "context" in batch:
+            part["context"] = batch["context"].chunk(parts)[index]
+        yield part
+
+
+def count_frames(batch: VideoBatch) -> int:
+    """Frames in a batch, of video or, where it is encoded already, of latents."""
+    clips = batch["latents"] if "latents" in batch else batch["video"]
+    return clips.shape[0] * clips.shape[1]

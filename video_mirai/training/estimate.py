@@ -1,0 +1,172 @@
+"""Tokens, FLOPs and memory of a training step, by counting; nothing is run.
+
+A matrix product of (n, k) and (k, m) counts 2 n k m FLOPs. Only matrix products and attention are counted, attention
+over all keys given, masked or not, as dense kernels compute it. A backward pass counts twice its forward pass. With width
+D, feed-forward width M, and per clip S tokens in F frames and L context tokens, one forward pass is
+
+    S x [ 8 D^2 (qkv, out) + 4 D S (scores, mix) + 4 D M (feed-forward) ] x layers
+    + [ S (4 D^2 + 4 D L) + 4 D^2 L ] x layers        cross-attention, with text only
+    + S x 2 D P (in + out)                            patch embedding and output layer, P pixels a patch
+    + F x [ 2 D f + 2 D^2 + 12 D^2 ]                  noise-level embedding, f frequencies
+
+Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.objectives.flow_matching import Objective
+from video_mirai.training.trainer import TrainConfig
+
+
+@dataclass(frozen=True)
+class TransformerSize:
+    """What FLOPs and memory follow from. patch_inputs, patch_outputs: numbers per patch, in and out; text_dim 0: none."""
+
+    num_layers: int
+    width: int
+    ffn_width: int
+    patch_inputs: int
+    patch_outputs: int
+    frequencies: int
+    text_dim: int
+
+
+class ClipSize(NamedTuple):
+    """One clip as the model sees it: latent frames, tokens of each, and context tokens (0 = no context)."""
+
+    frames: int
+    tokens_per_frame: int
+    context_tokens: int
+
+
+class StepEstimate(NamedTuple):
+    """Of one optimiser step over all processes; memory in bytes, per process and rough."""
+
+    tokens: int
+    student_flops: float
+    predictor_flops: float
+    teacher_flops: float
+    state_bytes: int
+    activation_bytes: int
+
+    @property
+    def flops(self) -> float:
+        """All together."""
+        return self.student_flops + self.predictor_flops + self.teacher_flops
+
+
+def forward_flops(size: TransformerSize, tokens: int, frames: int, context_tokens: int = 0) -> float:
+    """Of one clip through one forward pass; the formula at the top of this file."""
+    width = size.width
+    per_token = 8 * width**2 + 4 * width * tokens + 4 * width * size.ffn_width
+    flops = float(size.num_layers * tokens * per_token)
+    if size.text_dim:
+        cross = tokens * (4 * width**2 + 4 * width * context_tokens) + 4 * width**2 * context_tokens
+        text_embedder = context_tokens * 2 * (size.text_dim * width + width**2)
+        flops += size.num_layers * cross + text_embedder
+    flops += tokens * 2 * width * (size.patch_inputs + size.patch_outputs)
+    return flops + frames * (2 * width * size.frequencies + 14 * width**2)
+
+
+def predictor_flops(width: int, teacher_width: int, num_blocks: int, tokens: int, chunk_tokens: int) -> float:
+    """Of one clip through the foresight predictor: attention inside chunks, feed-forward x4, linear map."""
+    per_block = 8 * width**2 + 4 * width * chunk_tokens + 16 * width**2
+    return float(tokens * (num_blocks * per_block + 2 * width * teacher_width))
+
+
+def state_bytes(student: int, predictor: int, teacher: int, codec: int, muon: int) -> int:
+    """fp32 bytes held for the whole run, from parameter counts.
+
+    Weights, gradients and two moments for what trains (one for the `muon` parameters among the student's), the
+    student's moving average, and the frozen networks.
+    """
+    trained = student + predictor
+    return 4 * (4 * trained - muon + student + teacher + codec)
+
+
+def activation_bytes(size: TransformerSize, clips: int, tokens: int, bytes_per_number: int, checkpointing: bool) -> int:
+    """Kept for the backward pass of `clips` clips at once: about 16 D + 3 M numbers per token and layer, 1 D with
+    activation checkpointing; and one bool per pair of tokens for a dense mask."""
+    per_token = size.width if checkpointing else 16 * size.width + 3 * size.ffn_width
+    return clips * tokens * size.num_layers * per_token * bytes_per_number + tokens**2
+
+
+def estimate_step(
+    objective: Objective,
+    teacher: CausalVideoDiT | None,
+    codec: nn.Module,
+    train: TrainConfig,
+    clip: ClipSize,
+    num_processes: int,
+) -> StepEstimate:
+    """Of a run's parts, which may be on the meta device."""
+    settings = objective.config
+    history = clip.frames - settings.chunk_frames if settings.kind == "teacher_forcing" else 0
+    frames = clip.frames + history
+    student = size_of(objective.student)
+    tokens = frames * clip.tokens_per_frame
+    predictor = 0.0
+    if objective.predictor is not None:
+        blocks, out = len(objective.predictor.blocks), objective.predictor.proj_out.out_features
+        target_tokens = clip.frames * clip.tokens_per_frame
+        predictor = predictor_flops(
+            student.width, out, blocks, target_tokens, settings.chunk_frames * clip.tokens_per_frame
+        )
+    teacher_flops = 0.0
+    if teacher is not None:
+        teacher_flops = forward_flops(
+            size_of(teacher), clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
+        )
+    muon = 0
+    if train.optimizer.kind == "muon":
+        muon = sum(weight.numel() for weight in objective.student.blocks.parameters() if weight.ndim == 2)
+    clips_at_once = train.batch_size // (num_processes * train.gradient_accumulation)
+    return StepEstimate(
+        tokens=train.batch_size * tokens,
+        student_flops=3 * train.batch_size * forward_flops(student, tokens, frames, clip.context_tokens),
+        predictor_flops=3 * train.batch_size * predictor,
+        teacher_flops=train.batch_size * teacher_flops,
+        state_bytes=state_bytes(
+            count_parameters(objective.student),
+            count_parameters(objective.predictor),
+            count_parameters(teacher),
+            count_parameters(codec),
+            muon,
+        ),
+        activation_bytes=activation_bytes(
+            student, clips_at_once, tokens, 2 if train.precision == "bf16" else 4, train.gradient_checkpointing
+        ),
+    )
+
+
+def size_of(model: CausalVideoDiT) -> TransformerSize:
+    """Read off a model's own config."""
+    config = model.config
+    patch = math.prod(config.patch_size)
+    return TransformerSize(
+        num_layers=config.num_layers,
+        width=config.num_attention_heads * config.attention_head_dim,
+        ffn_width=config.ffn_dim,
+        patch_inputs=config.in_channels * patch,
+        patch_outputs=config.out_channels * patch,
+        frequencies=config.freq_dim,
+        text_dim=config.text_dim or 0,
+    )
+
+
+def count_parameters(module: nn.Module | None) -> int:
+    """0 for None."""
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
+
+
+def readable(number: float) -> str:
+    """1234567 -> "1.23 M"."""
+    for factor, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return f"{number / factor:.3g} {letter}"
+    return f"{number:.3g} "

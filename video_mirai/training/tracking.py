@@ -1,0 +1,75 @@
+"""Where a run's numbers go: metrics.jsonl, the tracker, and the progress bar."""
+
+import json
+import os
+from pathlib import Path
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes from the main process only; the others may call it too.
+
+    A resumed run drops what was logged after the step that it resumes from, so that its files equal those of a run
+    that was never stopped.
+    """
+
+    def __init__(self, accelerator: Accelerator, run_dir: Path, start_step: int) -> None:
+        self.accelerator = accelerator
+        self.path = run_dir / METRICS_FILE
+        if accelerator.is_main_process:
+            _drop_after(self.path, start_step)
+        accelerator.init_trackers("tracker", init_kwargs={"tensorboard": {"purge_step": start_step + 1}})
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """One line of metrics.jsonl and one entry per value in the tracker."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as stream:
+                stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def close(self) -> None:
+        """Flush and close the tracker."""
+        self.accelerator.end_training()
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
+    """Every logged line of a run, in order: {"step": ..., name: value}."""
+    path = Path(run_dir) / METRICS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; is {run_dir} a run folder?")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def progress_bar(accelerator: Accelerator, num_steps: int, start_step: int) -> tqdm:
+    """A bar over optimiser steps, on the main process; quiet where nobody watches more often than twice a minute."""
+    interval = 0.5 if os.isatty(2) else 30.0
+    return tqdm(
+        total=num_steps,
+        initial=start_step,
+        desc="training",
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=interval,
+        disable=not accelerator.is_main_process,
+    )
+
+
+def _drop_after(path: Path, last_step: int) -> None:
+    """Keep the lines up to a step; a half-written last line goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if entry["step"] <= last_step:
+            kept.append(line + "\n")
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text("".join(kept))
+    unfinished.replace(path)

@@ -1,0 +1,337 @@
+"""The training loop: batches in, optimiser steps, a moving average, numbers, checkpoints."""
+
+import logging
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from video_mirai.data.batch import VideoBatch
+from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.models.codecs import Codec
+from video_mirai.objectives.flow_matching import Objective
+from video_mirai.objectives.foresight import ForesightSource
+from video_mirai.training import checkpoint
+from video_mirai.training.batches import count_frames, encode_batch, split_batch
+from video_mirai.training.ema import EMAConfig, ema_weights, make_ema
+from video_mirai.training.optimizers import (
+    OptimizerConfig,
+    ScheduleConfig,
+    clip_gradients,
+    learning_rates,
+    make_optimizers,
+    make_schedulers,
+)
+from video_mirai.training.tracking import RunLog, progress_bar
+from video_mirai.training.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainConfig:
+    """How long, how large, how often.
+
+    Attributes:
+        batch_size: clips per optimiser step, over all processes and accumulation steps together.
+        gradient_accumulation: backward passes that one optimiser step is split into.
+        precision: of the forward pass; weights, gradients and optimiser state are always fp32.
+        compile: torch.compile of the student's blocks; the first step takes a minute or so longer.
+        max_grad_norm: student and predictor are clipped to it separately.
+        num_workers: loader processes per training process.
+        tracker: a name that Accelerate knows, such as "tensorboard" or "wandb"; "none" leaves metrics.jsonl alone.
+    """
+
+    num_steps: int = 1000
+    batch_size: int = 32
+    gradient_accumulation: int = 1
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 1.0
+    num_workers: int = 2
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    tracker: str = "tensorboard"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss term or a gradient became NaN or infinite; the weights are still those from before that step."""
+
+
+class StepResult(NamedTuple):
+    """Loss terms, averaged over processes and accumulation steps, and gradient norms before clipping."""
+
+    terms: dict[str, float]
+    grad_norms: dict[str, float]
+
+
+def start_accelerator(config: TrainConfig, run_dir: Path) -> Accelerator:
+    """The Accelerator of a run; the config, not accelerate's own settings, decides the precision."""
+    return Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=run_dir,
+        step_scheduler_with_optimizer=False,
+    )
+
+
+class Trainer:
+    """Trains an Objective. Codec and foresight source stay outside what Accelerate wraps, and never change.
+
+    Args:
+        objective: student and, with foresight, predictor, in fp32.
+        train_set: map-style, as video_mirai.data describes.
+        seed: of the data order.
+        generators: this process's own, saved in checkpoints; "noise" feeds the objective.
+        config_yaml: the resolved config, kept inside every checkpoint.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        config: TrainConfig,
+        *,
+        accelerator: Accelerator,
+        codec: Codec,
+        train_set: Dataset[VideoBatch],
+        run_dir: Path,
+        seed: int,
+        generators: dict[str, torch.Generator],
+        config_yaml: str,
+        foresight: ForesightSource | None = None,
+        validator: Validator | None = None,
+    ) -> None:
+        _check_batch(config, accelerator.num_processes)
+        self.config = config
+        self.accelerator = accelerator
+        self.codec = codec
+        self.foresight = foresight
+        self.train_set = train_set
+        self.validator = validator
+        self.run_dir = run_dir
+        self.seed = seed
+        self.config_yaml = config_yaml
+        self.generators = generators
+        self.step = 0
+
+        self.objective = objective.train()
+        if config.gradient_checkpointing:
+            objective.student.enable_gradient_checkpointing()
+        if config.compile:
+            objective.student.compile_repeated_blocks()
+        self.optimizers = make_optimizers(objective, config.optimizer)
+        self.schedulers = make_schedulers(self.optimizers, config.schedule, config.num_steps)
+        self._prepared, *_ = accelerator.prepare(objective, *self.optimizers.values())
+        self.ema = make_ema(objective.student, config.ema)
+
+    def fit(self, num_steps: int) -> None:
+        """Train until step `num_steps`, counted from the start of the run, not from a resume.
+
+        Raises:
+            TrainingDiverged: a loss term or gradient is not finite; the last checkpoint is untouched.
+        """
+        log = RunLog(self.accelerator, self.run_dir, self.step)
+        watch = _Stopwatch()
+        loader = self._loader()
+        rng = torch.get_rng_state()
+        batches = iter(loader)
+        torch.set_rng_state(rng)  # making a loader's iterator draws from the global generator
+        frames = 0
+        with progress_bar(self.accelerator, num_steps, self.step) as bar:
+            while self.step < num_steps:
+                batch = next(batches)
+                result = self.train_step(batch)
+                frames += count_frames(batch)
+                bar.update()
+                if self._due(self.config.log_every, num_steps):
+                    rate = frames * self.accelerator.num_processes / watch.lap()
+                    frames = 0
+                    log.log(self._numbers(result, rate), self.step)
+                    bar.set_postfix(self._shown(result, rate), refresh=False)
+                if self.validator is not None and self._due(self.validator.config.every_steps, num_steps):
+                    log.log(self.validate(), self.step)
+                    watch.lap()
+                if self._due(self.config.checkpoint_every, num_steps):
+                    self.save()
+        log.close()
+
+    def train_step(self, batch: VideoBatch) -> StepResult:
+        """One optimiser step on this process's share of a batch."""
+        terms = self._backward(batch)
+        terms = self._mean_over_processes(terms)
+        norms = {part: float(norm) for part, norm in clip_gradients(self.objective, self.config.max_grad_norm).items()}
+        self._check_finite(terms, norms)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+        self.ema.step(self.objective.student.parameters())
+        self.step += 1
+        return StepResult(terms, norms)
+
+    def validate(self) -> dict[str, float]:
+        """Losses and rollouts of the averaged weights on held-out clips; draws from no training generator."""
+        assert self.validator is not None
+        with ema_weights(self.objective.student, self.ema):
+            return self.validator.run(self.objective, self.codec, self.accelerator, self.run_dir, self.step)
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment; every process calls it."""
+        tensors = {
+            "objective": {name: checkpoint.whole(value) for name, value in self.objective.state_dict().items()},
+            "ema": self.ema_state(),
+        }
+        settings: dict[str, Any] = {}
+        for name, optimizer in self.optimizers.items():
+            tensors[f"optimizer_{name}"], settings[name] = checkpoint.optimizer_snapshot(optimizer)
+        state = {
+            "step": self.step,
+            "ema_step": self.ema.optimization_step,
+            "optimizers": settings,
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            "ran_on": self._ran_on(),
+        }
+        return checkpoint.save_checkpoint(
+            self.run_dir,
+            checkpoint.Snapshot(tensors, state, self.config_yaml),
+            self.generators,
+            keep=self.config.keep_checkpoints,
+            rank=self.accelerator.process_index,
+            barrier=self.accelerator.wait_for_everyone,
+        )
+
+    def load(self, folder: Path) -> None:
+        """Go on exactly where the checkpoint in `folder` was written.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint, damaged, or of another model.
+        """
+        tensors, state, _ = checkpoint.load_checkpoint(folder)
+        checkpoint.copy_parameters(tensors["objective"], self.objective.state_dict().items(), str(folder))
+        shadows = zip(self._student_names(), self.ema.shadow_params, strict=True)
+        checkpoint.copy_parameters(tensors["ema"], shadows, f"{folder} (EMA)")
+        if state["optimizers"].keys() != self.optimizers.keys():
+            raise ValueError(
+                f"{folder} was trained with {', '.join(state['optimizers'])}, this config asks for "
+                f"{', '.join(self.optimizers)}."
+            )
+        for name, optimizer in self.optimizers.items():
+            checkpoint.restore_optimizer(optimizer, tensors.get(f"optimizer_{name}", {}), state["optimizers"][name])
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        self.ema.optimization_step = state["ema_step"]
+        self.step = state["step"]
+        if not checkpoint.restore_generators(folder, self.accelerator.process_index, self.generators):
+            logger.warning("%s holds no generators of this rank: the run goes on, but not exactly as before.", folder)
+        for what, before in state["ran_on"].items():
+            if before != (now := self._ran_on()[what]):
+                logger.warning("resuming with %s %s instead of %s: not bit for bit the same.", what, now, before)
+
+    def ema_state(self) -> dict[str, Tensor]:
+        """{the student's parameter name: averaged weight}, whole, on the CPU."""
+        return {
+            name: checkpoint.whole(shadow)
+            for name, shadow in zip(self._student_names(), self.ema.shadow_params, strict=True)
+        }
+
+    def _backward(self, batch: VideoBatch) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the accumulation steps; its terms, detached."""
+        parts = self.config.gradient_accumulation
+        totals: dict[str, Tensor] = {}
+        for index, part in enumerate(split_batch(batch, parts)):
+            latents, context = encode_batch(part, self.codec, self.accelerator.device)
+            with self.accelerator.autocast():
+                targets = self.foresight.targets(latents, context) if self.foresight is not None else None
+            is_last = index + 1 == parts
+            with nullcontext() if is_last else self.accelerator.no_sync(self._prepared):
+                terms = self._prepared(latents, context, self.generators["noise"], targets)
+                (terms["total"] / parts).backward()
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + value.detach() / parts
+        return totals
+
+    def _mean_over_processes(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        values = self.accelerator.reduce(torch.stack(list(terms.values())).float(), reduction="mean")
+        return dict(zip(terms, values.tolist(), strict=True))
+
+    def _check_finite(self, terms: dict[str, float], norms: dict[str, float]) -> None:
+        """Both are the same on every process, so that all stop together."""
+        parts = {name: value for name, value in terms.items() if name != "total"}
+        named = {f"loss term {name!r}": value for name, value in {**parts, "total": terms["total"]}.items()}
+        named |= {f"gradient norm of the {part}": value for part, value in norms.items()}
+        for name, value in named.items():
+            if not math.isfinite(value):
+                saved = checkpoint.list_checkpoints(self.run_dir)
+                kept = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written yet"
+                raise TrainingDiverged(f"step {self.step + 1}: {name} is {value}; training stopped, {kept}.")
+
+    def _loader(self) -> DataLoader[VideoBatch]:
+        sampler = EpochSampler(
+            len(self.train_set),
+            self.config.batch_size // self.accelerator.num_processes,
+            self.seed,
+            start_step=self.step,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+        )
+        return make_loader(self.train_set, sampler, self.config.num_workers)
+
+    def _due(self, every: int, num_steps: int) -> bool:
+        """Every so many steps and at the end; 0 = never."""
+        return every > 0 and (self.step % every == 0 or self.step == num_steps)
+
+    def _numbers(self, result: StepResult, frames_per_second: float) -> dict[str, float]:
+        numbers = {f"train/{name}": value for name, value in result.terms.items()}
+        numbers |= {f"grad_norm/{part}": value for part, value in result.grad_norms.items()}
+        numbers |= {f"lr/{group}": rate for group, rate in learning_rates(self.optimizers).items()}
+        return numbers | {"train/frames_per_second": frames_per_second}
+
+    def _shown(self, result: StepResult, frames_per_second: float) -> dict[str, str]:
+        shown = {name: f"{value:.4f}" for name, value in result.terms.items() if name != "total"}
+        rate = max(learning_rates(self.optimizers).values())
+        return shown | {"lr": f"{rate:.1e}", "frames/s": f"{frames_per_second:.0f}"}
+
+    def _student_names(self) -> list[str]:
+        return [name for name, _ in self.objective.student.named_parameters()]
+
+    def _ran_on(self) -> dict[str, Any]:
+        """What the bits of a run depend on besides its config."""
+        return {
+            "processes": self.accelerator.num_processes,
+            "device": self.accelerator.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+
+class _Stopwatch:
+    """Seconds since it was made or last read."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self._start = now - self._start, now
+        return elapsed
+
+
+def _check_batch(config: TrainConfig, num_processes: int) -> None:
+    if config.batch_size % (num_processes * config.gradient_accumulation):
+        raise ValueError(
+            f"train.batch_size={config.batch_size} does not divide into {num_processes} processes x "
+            f"{config.gradient_accumulation} accumulation steps."
+        )

@@ -26,7 +26,9 @@ can_make_venv() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 # Prints the interpreter to make .venv with.
 find_python() {
   local candidate recent=""
-  for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10 python}; do
+  local candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10 python)
+  if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+  for candidate in "${candidates[@]}"; do
     is_recent_python "$candidate" || continue
     recent="$candidate"
     if can_make_venv "$candidate"; then
@@ -42,9 +44,9 @@ find_python() {
 
 has_nvidia_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
 
-# Everything that decides what ends up in .venv. torch's version is left out: asking costs seconds.
+# Everything but the extras that decides what ends up in .venv.
 fingerprint() {
-  "$venv_python" - "$1" "$PWD" "$choice" "${@:2}" <<'PY'
+  "$venv_python" - "$device" "$choice" <<'PY'
 import hashlib, sys
 from pathlib import Path
 
@@ -55,8 +57,8 @@ PY
 }
 
 pip_install() {
-  local quiet="--quiet"
-  [ -t 1 ] && quiet=""
+  local quiet="-qq" # errors only
+  if [ -t 1 ]; then quiet=""; fi
   "$venv_python" -m pip install --disable-pip-version-check $quiet "$@"
 }
 
@@ -104,31 +106,22 @@ install_cpu_torch() {
   pip_install torch -c constraints.txt
 }
 
+venv_works() {
+  # A checkout that was moved leaves scripts in .venv/bin that point at the old place.
+  [ ! -e "$venv/.made-at" ] || [ "$(cat "$venv/.made-at")" = "$PWD" ] || return 1
+  is_recent_python "$venv_python" && "$venv_python" -m pip --version >/dev/null 2>&1
+}
+
 make_venv() {
-  if [ -x "$venv_python" ] && is_recent_python "$venv_python" && "$venv_python" -m pip --version >/dev/null 2>&1; then
-    return
-  fi
   local python
   python=$(find_python)
   say "making $venv with $("$python" --version)"
   "$python" -m venv --clear "$venv"
+  printf '%s\n' "$PWD" >"$venv/.made-at"
 }
 
-main() {
-  local device extras stamp torch_version
-  choice="${VIDEO_MIRAI_TORCH:-$(cat "$choice_file" 2>/dev/null || true)}"
-  device=cpu
-  if has_nvidia_gpu; then device=cuda; fi
-  extras=$(IFS=,; echo "$*")
-
-  if [ -x "$venv_python" ] && is_recent_python "$venv_python"; then
-    stamp="$venv/.set-up-$(fingerprint "$device" "$@")"
-    if [ -e "$stamp" ]; then
-      return
-    fi
-  fi
-
-  make_venv
+install() {
+  local torch_version
   if [ -n "$choice" ]; then
     say "installing torch as VIDEO_MIRAI_TORCH says: $choice"
     # shellcheck disable=SC2086  # several words are several arguments
@@ -139,14 +132,24 @@ main() {
   else
     install_cpu_torch
   fi
-
-  torch_version=$(installed_torch) || die "VIDEO_MIRAI_TORCH=$choice did not install torch"
+  torch_version=$(installed_torch) || die "torch is not installed after VIDEO_MIRAI_TORCH=$choice"
   # Whatever was chosen stays: nothing that follows may replace it.
   printf 'torch==%s\n' "$torch_version" >"$venv/torch-constraint.txt"
   say "installing video_mirai${extras:+ with $extras}"
   pip_install -e ".${extras:+[$extras]}" -c "$venv/torch-constraint.txt"
-  touch "$venv/.set-up-$(fingerprint "$device" "$@")"
   say "done: $("$venv_python" --version), torch $torch_version, $(du -sh "$venv" | cut -f1) in $venv"
 }
 
-main "$@"
+choice="${VIDEO_MIRAI_TORCH:-$(cat "$choice_file" 2>/dev/null || true)}"
+extras=$(IFS=,; echo "$*")
+device=cpu
+if has_nvidia_gpu; then device=cuda; fi
+
+venv_works || make_venv
+stamp=".set-up-$(fingerprint)"
+if [ ! -e "$venv/$stamp-$extras" ]; then
+  # Stamps of an earlier state (other torch, other setup.py) no longer tell the truth.
+  find "$venv" -maxdepth 1 -name '.set-up-*' ! -name "$stamp-*" -delete
+  install
+  touch "$venv/$stamp-$extras"
+fi

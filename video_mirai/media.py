@@ -65,8 +65,8 @@ class VideoWriter:
     """Encodes frames as they come, with memory that does not depend on how many there are.
 
     Args:
-        path: .mp4 (H.264, plays in browsers) or .gif; parent folders are made. Odd frame sizes are padded to even in mp4
-            by repeating the last row or column, because H.264's chroma planes are halved.
+        path: .mp4 (H.264, plays in browsers) or .gif; parent folders are made. In mp4 odd frame sizes are padded to
+            even by repeating the last row or column, because H.264's chroma planes are halved.
         fps: frames per second.
         crf: H.264 quality, 0 (lossless) to 51; ignored for gif.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from video_mirai.ops.rope import rope_angles, rotate
+from video_mirai.ops.rope import rope_factors, rotate
 
 if TYPE_CHECKING:
     from video_mirai.models.causal_dit import CausalVideoDiT
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class KVCache:
     """Ring buffers, one pair per layer, of `sink_frames + window_frames` frames.
 
-    Keys are kept un-rotated. Positions are given anew on every read, 0, 1, 2, ... over the frames that are held, so they
-    stay inside the trained range for any horizon. The rotation happens once per commit, not once per pass.
+    Keys are kept un-rotated. Positions are given anew on every read, 0, 1, 2, ... over the frames that are held, so
+    they stay inside the trained range for any horizon. The rotation happens once per commit, not once per pass.
 
     Attributes:
         frames_seen: frames committed since the start, evicted ones included.
@@ -76,10 +76,10 @@ class KVCache:
         state = (self.frames_seen, rows, columns)
         if self._rotated_for == state or not self.frames:
             return
-        cos, sin = rope_angles(self.slot_positions(), rows, columns, self._keys[0].shape[-1])
+        factors = rope_factors(self.slot_positions(), rows, columns, self._keys[0].shape[-1])
         held = self.frames * self.tokens_per_frame
         for keys, rotated in zip(self._keys, self._rotated, strict=True):
-            rotated[:, :held] = rotate(keys[:, :held], cos, sin)
+            rotated[:, :held] = rotate(keys[:, :held], factors)
         self._rotated_for = state
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -110,8 +110,8 @@ class KVCache:
             return
         frame_shape = (-1, self.tokens_per_frame)
         for buffer, new in ((self._keys[layer], keys), (self._values[layer], values)):
-            buffer.unflatten(1, frame_shape)[:, slots] = new.detach().unflatten(1, frame_shape)[:, source].to(
-                buffer.dtype
+            buffer.unflatten(1, frame_shape)[:, slots] = (
+                new.detach().unflatten(1, frame_shape)[:, source].to(buffer.dtype)
             )
 
     def advance(self, num_frames: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from video_mirai.flow.path import velocity_from_data
 from video_mirai.models.cache import KVCache
 from video_mirai.ops.attention import PreparedMask, attend, prepare_mask
-from video_mirai.ops.rope import rope_angles, rotate
+from video_mirai.ops.rope import rope_factors, rotate
 
 TIMESTEPS_PER_SIGMA = 1000.0
 PREDICTION_TYPES = ("velocity", "data")
@@ -37,15 +37,15 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         prediction_type: what the output layer predicts, "velocity" or "data"; data is converted, so that callers
             always get a velocity.
         sigma_floor: smallest sigma that conversion divides by; nothing is trained below it.
-        attention_backend: a name of diffusers' attention dispatcher.
+        attention_backend: a name of diffusers' attention dispatcher, or "matmul" (fast on CPUs for short clips).
     """
 
     _supports_gradient_checkpointing = True
-    _skip_layerwise_casting_patterns = ["patch_embedding", "condition_embedder", "norm"]
-    _no_split_modules = ["CausalBlock"]
-    _keep_in_fp32_modules = ["time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"]
-    _keys_to_ignore_on_load_unexpected = ["norm_added_q"]
-    _repeated_blocks = ["CausalBlock"]
+    _skip_layerwise_casting_patterns: ClassVar[list[str]] = ["patch_embedding", "condition_embedder", "norm"]
+    _no_split_modules: ClassVar[list[str]] = ["CausalBlock"]
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = ["norm_added_q"]
+    _repeated_blocks: ClassVar[list[str]] = ["CausalBlock"]
 
     @register_to_config
     def __init__(
@@ -129,12 +129,14 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         past = cache.frames if cache is not None else 0
         if positions is None:
             positions = torch.arange(past, past + frames, device=latents.device)
-        rope = rope_angles(positions, rows, columns, self.config.attention_head_dim)
+        rope = rope_factors(positions, rows, columns, self.config.attention_head_dim)
         if cache is not None:
             cache.prepare(rows, columns)
             mask = cache.in_slot_order(mask) if mask is not None else None
 
-        hidden = self.patch_embedding(rearrange(latents, "b f c h w -> b c f h w").to(self.patch_embedding.weight.dtype))
+        hidden = self.patch_embedding(
+            rearrange(latents, "b f c h w -> b c f h w").to(self.patch_embedding.weight.dtype)
+        )
         hidden = rearrange(hidden, "b d f h w -> b (f h w) d").contiguous()  # (B, F*N, D)
         emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
         if context is not None:
@@ -205,9 +207,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         capture: Sequence[int],
     ) -> None:
         if latents.ndim != 5 or latents.shape[2] != self.config.in_channels:
-            raise ValueError(
-                f"latents: expected (B, F, {self.config.in_channels}, H, W), got {tuple(latents.shape)}."
-            )
+            raise ValueError(f"latents: expected (B, F, {self.config.in_channels}, H, W), got {tuple(latents.shape)}.")
         if sigmas.shape != latents.shape[:2]:
             raise ValueError(f"sigmas: expected {tuple(latents.shape[:2])}, got {tuple(sigmas.shape)}.")
         if (context is None) != (self.config.text_dim is None):
@@ -255,7 +255,7 @@ class CausalBlock(nn.Module):
         hidden: Tensor,
         modulation: Tensor,
         context: Tensor | None,
-        rope: tuple[Tensor, Tensor],
+        rope: Tensor,
         mask: PreparedMask,
         backend: str,
         slot: CacheSlot | None = None,
@@ -276,20 +276,20 @@ class CausalBlock(nn.Module):
     def _self_attention(
         self,
         normed: Tensor,
-        rope: tuple[Tensor, Tensor],
+        rope: Tensor,
         mask: PreparedMask,
         backend: str,
         slot: CacheSlot | None,
     ) -> Tensor:
         attn = self.attn1
         query, key, value = _project(attn, normed, normed)
-        rotated = rotate(key, *rope)
+        rotated = rotate(key, rope)
         keys, values = rotated, value
         if slot is not None:
             past_keys, past_values = slot.cache.read(slot.layer)
             keys = torch.cat([past_keys.to(rotated.dtype), rotated], dim=1)
             values = torch.cat([past_values.to(value.dtype), value], dim=1)
-        mixed = attend(rotate(query, *rope), keys, values, mask, backend)
+        mixed = attend(rotate(query, rope), keys, values, mask, backend)
         if slot is not None and slot.commit_frames:
             # After attention has read what the write may evict.
             committed = slot.commit_frames * slot.cache.tokens_per_frame
@@ -312,8 +312,9 @@ def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tens
     """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads."""
     heads = (attn.heads, -1)
     value = attn.to_v(sources)
-    query = attn.norm_q(attn.to_q(queries)).to(value.dtype)
-    key = attn.norm_k(attn.to_k(sources)).to(value.dtype)
+    # In fp32, also because a norm of bf16 with fp32 weights has no fused kernel.
+    query = attn.norm_q(attn.to_q(queries).float()).to(value.dtype)
+    key = attn.norm_k(attn.to_k(sources).float()).to(value.dtype)
     return query.unflatten(2, heads), key.unflatten(2, heads), value.unflatten(2, heads)
 
 

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_mirai.ops.attention import attend
-from video_mirai.ops.rope import rope_angles, rotate
+from video_mirai.ops.rope import rope_factors, rotate
 
 
 class ForesightPredictor(nn.Module):
@@ -28,7 +28,7 @@ class ForesightPredictor(nn.Module):
         tokens = chunk_frames * rows * columns
         states = rearrange(self.norm_in(hidden.float()), "b (i n) d -> (b i) n d", n=tokens)  # one row per chunk
         head_dim = states.shape[-1] // self.blocks[0].num_heads if len(self.blocks) else 2
-        rope = rope_angles(torch.arange(chunk_frames, device=hidden.device), rows, columns, head_dim)
+        rope = rope_factors(torch.arange(chunk_frames, device=hidden.device), rows, columns, head_dim)
         for block in self.blocks:
             states = block(states, rope)
         return rearrange(self.proj_out(self.norm_out(states)), "(b i) n d -> b (i n) d", b=batch)
@@ -47,9 +47,9 @@ class PredictorBlock(nn.Module):
         self.ffn = FeedForward(width, inner_dim=4 * width, activation_fn="gelu-approximate")
         self.gates = nn.Parameter(torch.zeros(2, width))
 
-    def forward(self, states: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, states: Tensor, rope: Tensor) -> Tensor:
         """(chunks, tokens, D) -> the same."""
         query, key, value = self.to_qkv(self.norm1(states)).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        mixed = attend(rotate(query, *rope), rotate(key, *rope), value, None, "native")
+        mixed = attend(rotate(query, rope), rotate(key, rope), value, None, "native")
         states = states + self.gates[0] * self.to_out(mixed.flatten(2))
         return states + self.gates[1] * self.ffn(self.norm2(states))

@@ -69,9 +69,7 @@ class Objective(nn.Module):
         if config.kind not in ARRANGEMENTS:
             raise ValueError(f"unknown objective {config.kind!r}; known: {', '.join(ARRANGEMENTS)}.")
         if config.loss_weighting not in LOSS_WEIGHTINGS:
-            raise ValueError(
-                f"unknown loss_weighting {config.loss_weighting!r}; known: {', '.join(LOSS_WEIGHTINGS)}."
-            )
+            raise ValueError(f"unknown loss_weighting {config.loss_weighting!r}; known: {', '.join(LOSS_WEIGHTINGS)}.")
         self.student = student
         self.predictor = predictor
         self.config = config

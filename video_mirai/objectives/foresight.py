@@ -66,7 +66,9 @@ def look_ahead_targets(features: Tensor, window: tuple[int, ...]) -> tuple[Tenso
         raise ValueError(f"window={tuple(window)}: give at least one look-ahead offset, none negative, none twice.")
     num_chunks = features.shape[1]
     if min(window) >= num_chunks:
-        raise ValueError(f"window={tuple(window)} looks past a clip of {num_chunks} chunks; every chunk lacks a target.")
+        raise ValueError(
+            f"window={tuple(window)} looks past a clip of {num_chunks} chunks; every chunk lacks a target."
+        )
     total = torch.zeros_like(features)
     count = torch.zeros(num_chunks, device=features.device)
     for offset in window:

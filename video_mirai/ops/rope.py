@@ -10,10 +10,8 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * space, space, space
 
 
-def rope_angles(
-    positions: Tensor, rows: int, columns: int, head_dim: int, theta: float = 10_000.0
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for every token of frames at the given temporal positions.
+def rope_factors(positions: Tensor, rows: int, columns: int, head_dim: int, theta: float = 10_000.0) -> Tensor:
+    """Unit complex factors exp(i angle) for every token of frames at the given temporal positions.
 
     Computed from the positions themselves, so there is no table that could run out.
 
@@ -21,29 +19,27 @@ def rope_angles(
         positions: (F,) temporal positions, in frames.
 
     Returns:
-        cos, sin: (F * rows * columns, head_dim / 2) float32, one per pair of neighbouring numbers.
+        (F * rows * columns, head_dim / 2) complex64, one per pair of neighbouring numbers.
     """
     time_dim, row_dim, column_dim = axis_dims(head_dim)
-    time = _angles(positions, time_dim, theta)[:, None, None, :].expand(-1, rows, columns, -1)
     device = positions.device
+    time = _angles(positions, time_dim, theta)[:, None, None, :]
     row = _angles(torch.arange(rows, device=device), row_dim, theta)[None, :, None, :]
     column = _angles(torch.arange(columns, device=device), column_dim, theta)[None, None, :, :]
     grid = (len(positions), rows, columns, -1)
-    angles = torch.cat([time, row.expand(grid), column.expand(grid)], dim=-1).flatten(0, 2)
-    return angles.cos().float(), angles.sin().float()  # (F*N, head_dim / 2)
+    angles = torch.cat([time.expand(grid), row.expand(grid), column.expand(grid)], dim=-1).flatten(0, 2)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)  # (F*N, head_dim / 2)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn every pair of neighbouring numbers of x by its angle.
+def rotate(x: Tensor, factors: Tensor) -> Tensor:
+    """Turn every pair of neighbouring numbers of x by its angle, as one complex multiplication in fp32.
 
     Args:
         x: (B, L, heads, head_dim).
-        cos, sin: (L, head_dim / 2), or (B, L, head_dim / 2).
+        factors: (L, head_dim / 2) complex.
     """
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)  # one angle for all heads
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * factors[:, None]).flatten(-2).to(x.dtype)  # one factor for all heads
 
 
 def _angles(positions: Tensor, dim: int, theta: float) -> Tensor:

@@ -79,8 +79,8 @@ def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:
 
 def describe_processes(accelerator: "Accelerator") -> str:
     """How many processes there really are."""
-    count = accelerator.num_processes
-    return f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type} ({accelerator.distributed_type.value})"
+    count, kind = accelerator.num_processes, accelerator.distributed_type.value
+    return f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type} (Accelerate: {kind})"
 
 
 def describe(config: "RunConfig", plan: "RunPlan", accelerator: "Accelerator") -> str:

@@ -1,4 +1,4 @@
-"""Composition root: the only reader of RunConfig. From settings to parts, with every check that can be made before training.
+"""Composition root: the only reader of RunConfig. From settings to parts, with every check that comes before training.
 
 `plan_run` builds the networks on the meta device (no memory, no weights read) and checks that all parts fit together;
 `build_trainer` then builds them for real; `load_run` opens what a run exported.
@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 
 from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yaml, load_config
-from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
 from video_mirai.data.scenes import Scenes
 from video_mirai.data.video_folder import VideoFolder
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -24,6 +23,8 @@ from video_mirai.models.teachers import DiTTeacher
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
 from video_mirai.sampling.rollout import RolloutSettings
+from video_mirai.training.batches import ClipSet
+from video_mirai.training.checks import LatentShape, check_fit
 from video_mirai.training.export import CODEC, CONFIG_FILE, TRANSFORMER, find_export, write_export
 from video_mirai.training.seeds import derive_seed, make_generator
 from video_mirai.training.trainer import Trainer
@@ -36,26 +37,6 @@ DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
     "scenes": Scenes,
 }
-
-
-class ClipSet(Protocol):
-    """A map-style data set of clips of equal length."""
-
-    fps: float
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: int | ClipKey) -> VideoBatch | VideoSample: ...
-
-
-class LatentShape(NamedTuple):
-    """Of one clip, as the model sees it."""
-
-    frames: int
-    channels: int
-    height: int
-    width: int
-    context_tokens: int
 
 
 class LoadedRun(NamedTuple):
@@ -91,7 +72,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         teacher = _teacher_on_meta(config.foresight, codec)
     with torch.device("meta"):
         objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
-    check_fit(config, objective.student, teacher, shape)
+    check_fit(objective, teacher, config.rollout, shape)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
 
@@ -112,7 +93,7 @@ def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) ->
         config.train,
         accelerator=accelerator,
         codec=codec,
-        train_set=plan.train_set,  # type: ignore[arg-type]
+        train_set=plan.train_set,
         run_dir=run_dir(config),
         seed=config.seed,
         generators=generators,
@@ -201,8 +182,8 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
         rollout_set = build_data_set(config.data if data is None else data, num_frames=frames, **held_out)
     return Validator(
         settings,
-        loss_set,  # type: ignore[arg-type]
-        rollout_set,  # type: ignore[arg-type]
+        loss_set,
+        rollout_set,
         config.rollout,
         loss_set.fps,
         derive_seed(config.seed, "validation"),
@@ -226,72 +207,14 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
     sample = train_set[0]
     context_tokens = sample["context"].shape[-2] if "context" in sample else 0
     if "latents" in sample:
-        return LatentShape(*sample["latents"].shape, context_tokens)
+        frames, channels, height, width = sample["latents"].shape
+        return LatentShape(frames, channels, height, width, context_tokens)
     codec.check_video(sample["video"][None])
     frames, _, height, width = sample["video"].shape
     factor = codec.spatial_factor
     return LatentShape(
         codec.num_latent_frames(frames), codec.latent_channels, height // factor, width // factor, context_tokens
     )
-
-
-def check_fit(config: RunConfig, student: CausalVideoDiT, teacher: CausalVideoDiT | None, shape: LatentShape) -> None:
-    """Everything about sizes that can be wrong before the first step."""
-    objective, frames = config.objective, shape.frames
-    if (shape.context_tokens == 0) != (config.model.text_dim is None):
-        raise ValueError(
-            f"model.text_dim={config.model.text_dim}, but the data set's clips come "
-            f"{'without' if shape.context_tokens == 0 else 'with'} context."
-        )
-    student_tokens = student.tokens_per_frame(shape.height, shape.width)
-    if frames % objective.chunk_frames:
-        raise ValueError(
-            f"clips of {frames} latent frames are not a multiple of objective.chunk_frames={objective.chunk_frames}; "
-            f"try clips of {frames // objective.chunk_frames * objective.chunk_frames}."
-        )
-    if objective.window_frames is not None and objective.window_frames + objective.chunk_frames > frames:
-        raise ValueError(
-            f"objective.window_frames={objective.window_frames} and a chunk of {objective.chunk_frames} are longer than "
-            f"the clip of {frames} latent frames."
-        )
-    if objective.kind != "bidirectional":
-        _check_rollout(config, frames)
-    if config.foresight is None or teacher is None:
-        return
-    foresight = config.foresight
-    teacher_tokens = teacher.tokens_per_frame(shape.height, shape.width)
-    if teacher_tokens != student_tokens:
-        raise ValueError(
-            f"token grids do not match: the teacher gives {teacher_tokens} tokens per frame, the student "
-            f"{student_tokens}; give both the same patch_size."
-        )
-    if teacher.config.in_channels != shape.channels:
-        raise ValueError(
-            f"the teacher reads latents of {teacher.config.in_channels} channels, these have {shape.channels}."
-        )
-    for name, layer, layers in (
-        ("foresight.student_layer", foresight.student_layer, config.model.num_layers),
-        ("foresight.teacher.layer", foresight.teacher.layer, teacher.config.num_layers),
-    ):
-        if not 1 <= layer <= layers:
-            raise ValueError(f"{name}={layer}: its layers go from 1 to {layers}.")
-    num_chunks = frames // objective.chunk_frames
-    if not foresight.window or max(foresight.window) >= num_chunks or min(foresight.window) < 0:
-        raise ValueError(
-            f"foresight.window={foresight.window} is longer than the clip: offsets go from 0 to {num_chunks - 1} chunks."
-        )
-
-
-def _check_rollout(config: RunConfig, frames: int) -> None:
-    settings, chunk = config.rollout, config.objective.chunk_frames
-    if settings.chunk_frames != chunk:
-        raise ValueError(f"rollout.chunk_frames={settings.chunk_frames}, but the objective trains chunks of {chunk}.")
-    seen = settings.sink_frames + settings.window_frames + chunk
-    if seen > frames:
-        raise ValueError(
-            f"rollout.window_frames={settings.window_frames} is longer than the clip: with sink and chunk it sees {seen} "
-            f"latent frames, clips have {frames}; try {max(0, frames - chunk - settings.sink_frames)}."
-        )
 
 
 def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT:
@@ -354,14 +277,14 @@ def model_card(config: RunConfig, step: int) -> str:
         "",
         f"A {role} trained by video_mirai for {step} steps of {config.train.batch_size} clips (seed {config.seed}).",
         "",
-        f"- Weights: moving average of the student, fp32 safetensors, a diffusers `CausalVideoDiT` in `{TRANSFORMER}/`.",
+        f"- Weights: moving average of the student, safetensors, a diffusers `CausalVideoDiT` in `{TRANSFORMER}/`.",
         f"- Size: {model.num_layers} layers of {model.num_attention_heads} x {model.attention_head_dim}.",
         f"- Objective: {objective.kind}, chunks of {objective.chunk_frames} latent frames.",
         f"- Foresight: {_foresight_in_words(config)}.",
         f"- Data: {config.data.kind}; codec: {config.codec.kind} (in `{CODEC}/`).",
         f"- Every setting: `{CONFIG_FILE}`.",
         "",
-        "Open it with `video_mirai.build.load_run(folder)`, or roll it out with `scripts/rollout.py --checkpoint folder`.",
+        "Open it with `video_mirai.build.load_run(folder)` or `scripts/rollout.py --checkpoint folder`.",
     ]
     return "\n".join(lines) + "\n"
 

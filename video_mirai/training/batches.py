@@ -1,12 +1,23 @@
 """From a loader's batch to what the objective takes."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from video_mirai.data.batch import VideoBatch
+from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
 from video_mirai.models.codecs import Codec
+
+
+class ClipSet(Protocol):
+    """A map-style data set of clips of equal length."""
+
+    fps: float
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: int | ClipKey) -> VideoSample: ...
 
 
 def encode_batch(batch: VideoBatch, codec: Codec, device: torch.device) -> tuple[Tensor, Tensor | None]:

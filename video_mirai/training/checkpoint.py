@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -199,7 +199,7 @@ def _save_generators(folder: Path, rank: int, generators: dict[str, torch.Genera
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     _write_tensors(tensor_file, states)
-    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, words, position, has_gauss, cached = cast(tuple, np.random.get_state())
     other = {"python": random.getstate(), "numpy": [name, words.tolist(), position, has_gauss, cached]}
     _write_text(json_file, json.dumps(other))
 

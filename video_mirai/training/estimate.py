@@ -1,8 +1,8 @@
 """Tokens, FLOPs and memory of a training step, by counting; nothing is run.
 
 A matrix product of (n, k) and (k, m) counts 2 n k m FLOPs. Only matrix products and attention are counted, attention
-over all keys given, masked or not, as dense kernels compute it. A backward pass counts twice its forward pass. With width
-D, feed-forward width M, and per clip S tokens in F frames and L context tokens, one forward pass is
+over all keys given, masked or not, as dense kernels compute it. A backward pass counts twice its forward pass. With
+width D, feed-forward width M, and per clip S tokens in F frames and L context tokens, one forward pass is
 
     S x [ 8 D^2 (qkv, out) + 4 D S (scores, mix) + 4 D M (feed-forward) ] x layers
     + [ S (4 D^2 + 4 D L) + 4 D^2 L ] x layers        cross-attention, with text only
@@ -25,7 +25,7 @@ from video_mirai.training.trainer import TrainConfig
 
 @dataclass(frozen=True)
 class TransformerSize:
-    """What FLOPs and memory follow from. patch_inputs, patch_outputs: numbers per patch, in and out; text_dim 0: none."""
+    """What FLOPs and memory follow from; patch_inputs, patch_outputs: numbers per patch; text_dim 0: no text."""
 
     num_layers: int
     width: int

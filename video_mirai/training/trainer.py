@@ -6,20 +6,20 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from video_mirai.data.batch import VideoBatch
+from video_mirai.data.batch import VideoBatch, VideoSample
 from video_mirai.data.loader import EpochSampler, make_loader
 from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightSource
 from video_mirai.training import checkpoint
-from video_mirai.training.batches import count_frames, encode_batch, split_batch
+from video_mirai.training.batches import ClipSet, count_frames, encode_batch, split_batch
 from video_mirai.training.ema import EMAConfig, ema_weights, make_ema
 from video_mirai.training.optimizers import (
     OptimizerConfig,
@@ -71,10 +71,11 @@ class TrainingDiverged(RuntimeError):
 
 
 class StepResult(NamedTuple):
-    """Loss terms, averaged over processes and accumulation steps, and gradient norms before clipping."""
+    """Loss terms, averaged over processes and accumulation steps; gradient norms before clipping; rates used."""
 
     terms: dict[str, float]
     grad_norms: dict[str, float]
+    learning_rates: dict[str, float]
 
 
 def start_accelerator(config: TrainConfig, run_dir: Path) -> Accelerator:
@@ -105,7 +106,7 @@ class Trainer:
         *,
         accelerator: Accelerator,
         codec: Codec,
-        train_set: Dataset[VideoBatch],
+        train_set: ClipSet,
         run_dir: Path,
         seed: int,
         generators: dict[str, torch.Generator],
@@ -169,8 +170,8 @@ class Trainer:
 
     def train_step(self, batch: VideoBatch) -> StepResult:
         """One optimiser step on this process's share of a batch."""
-        terms = self._backward(batch)
-        terms = self._mean_over_processes(terms)
+        terms = self._mean_over_processes(self._backward(batch))
+        rates = learning_rates(self.optimizers)
         norms = {part: float(norm) for part, norm in clip_gradients(self.objective, self.config.max_grad_norm).items()}
         self._check_finite(terms, norms)
         for optimizer in self.optimizers.values():
@@ -180,7 +181,7 @@ class Trainer:
             scheduler.step()
         self.ema.step(self.objective.student.parameters())
         self.step += 1
-        return StepResult(terms, norms)
+        return StepResult(terms, norms, rates)
 
     def validate(self) -> dict[str, float]:
         """Losses and rollouts of the averaged weights on held-out clips; draws from no training generator."""
@@ -287,7 +288,7 @@ class Trainer:
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
         )
-        return make_loader(self.train_set, sampler, self.config.num_workers)
+        return make_loader(cast(Dataset[VideoSample], self.train_set), sampler, self.config.num_workers)
 
     def _due(self, every: int, num_steps: int) -> bool:
         """Every so many steps and at the end; 0 = never."""
@@ -296,12 +297,12 @@ class Trainer:
     def _numbers(self, result: StepResult, frames_per_second: float) -> dict[str, float]:
         numbers = {f"train/{name}": value for name, value in result.terms.items()}
         numbers |= {f"grad_norm/{part}": value for part, value in result.grad_norms.items()}
-        numbers |= {f"lr/{group}": rate for group, rate in learning_rates(self.optimizers).items()}
+        numbers |= {f"lr/{group}": rate for group, rate in result.learning_rates.items()}
         return numbers | {"train/frames_per_second": frames_per_second}
 
     def _shown(self, result: StepResult, frames_per_second: float) -> dict[str, str]:
         shown = {name: f"{value:.4f}" for name, value in result.terms.items() if name != "total"}
-        rate = max(learning_rates(self.optimizers).values())
+        rate = max(result.learning_rates.values())
         return shown | {"lr": f"{rate:.1e}", "frames/s": f"{frames_per_second:.0f}"}
 
     def _student_names(self) -> list[str]:

@@ -9,15 +9,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from video_mirai.data.batch import VideoBatch
 from video_mirai.data.loader import collate_clips
 from video_mirai.media import side_by_side, to_uint8, write_video
 from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.sampling.rollout import RolloutSettings, rollout
-from video_mirai.training.batches import encode_batch
+from video_mirai.training.batches import ClipSet, encode_batch
 from video_mirai.training.seeds import make_generator
 
 
@@ -53,8 +51,8 @@ class Validator:
     def __init__(
         self,
         config: ValidationConfig,
-        loss_set: Dataset[VideoBatch] | None,
-        rollout_set: Dataset[VideoBatch] | None,
+        loss_set: ClipSet | None,
+        rollout_set: ClipSet | None,
         settings: RolloutSettings,
         fps: float,
         seed: int,
@@ -78,9 +76,12 @@ class Validator:
         return {f"validation/{name}": value for name, value in numbers.items()}
 
     def losses(self, objective: Objective, codec: Codec, accelerator: Accelerator) -> dict[str, float]:
-        """Mean squared velocity error: over all, by sigma bin ("sigma_0.2-0.4") and by frame position ("frame_3")."""
+        """Mean squared velocity error: "loss", by sigma bin ("sigma_0.2-0.4") and by frame position ("frame_3").
+
+        "data_loss" weights it by sigma^2: the error of the data that it points at.
+        """
         assert self.loss_set is not None
-        clips = range(min(self.config.num_clips, len(self.loss_set)))  # type: ignore[arg-type]
+        clips = range(min(self.config.num_clips, len(self.loss_set)))
         batches = [clips[start : start + self.config.batch_size] for start in clips[:: self.config.batch_size]]
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # (1 where it counts, sigmas, losses)
         for number, is_own in _turns(len(batches), accelerator):
@@ -104,7 +105,7 @@ class Validator:
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
         accelerator.wait_for_everyone()
-        count = min(self.config.rollout_clips, len(self.rollout_set))  # type: ignore[arg-type]
+        count = min(self.config.rollout_clips, len(self.rollout_set))
         scores = []
         for number, is_own in _turns(count, accelerator):
             batch = collate_clips([self.rollout_set[number]])
@@ -148,7 +149,7 @@ def _pad_rows(values: Tensor, rows: int) -> Tensor:
 
 def _summary(sigmas: Tensor, losses: Tensor, num_bins: int) -> dict[str, float]:
     """Means of losses (N, F): over all, per bin of sigma (empty bins left out), per frame position."""
-    numbers = {"loss": float(losses.mean())}
+    numbers = {"loss": float(losses.mean()), "data_loss": float((sigmas.square() * losses).mean())}
     index = (sigmas * num_bins).long().clamp(max=num_bins - 1)
     for number in range(num_bins):
         inside = losses[index == number]

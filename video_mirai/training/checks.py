@@ -1,0 +1,86 @@
+"""Whether the parts of a run fit together: everything about sizes that can be wrong before the first step."""
+
+from typing import NamedTuple
+
+from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.objectives.flow_matching import Objective
+from video_mirai.sampling.rollout import RolloutSettings
+
+
+class LatentShape(NamedTuple):
+    """Of one clip, as the model sees it."""
+
+    frames: int
+    channels: int
+    height: int
+    width: int
+    context_tokens: int
+
+
+def check_fit(
+    objective: Objective, teacher: CausalVideoDiT | None, rollout: RolloutSettings, shape: LatentShape
+) -> None:
+    """Objective and teacher may be on the meta device.
+
+    Raises:
+        ValueError: names the settings that do not fit.
+    """
+    settings, frames = objective.config, shape.frames
+    text_dim = objective.student.config.text_dim
+    if (shape.context_tokens == 0) != (text_dim is None):
+        raise ValueError(
+            f"model.text_dim={text_dim}, but the data set's clips come "
+            f"{'without' if shape.context_tokens == 0 else 'with'} context."
+        )
+    if frames % settings.chunk_frames:
+        raise ValueError(
+            f"clips of {frames} latent frames are not a multiple of objective.chunk_frames={settings.chunk_frames}; "
+            f"try clips of {frames // settings.chunk_frames * settings.chunk_frames}."
+        )
+    if settings.window_frames is not None and settings.window_frames + settings.chunk_frames > frames:
+        raise ValueError(
+            f"objective.window_frames={settings.window_frames} is longer than the clip: with a chunk of "
+            f"{settings.chunk_frames} it needs more than its {frames} latent frames."
+        )
+    objective.student.tokens_per_frame(shape.height, shape.width)
+    if settings.kind != "bidirectional":
+        _check_rollout(rollout, settings.chunk_frames, frames)
+    if teacher is not None:
+        _check_foresight(objective, teacher, shape)
+
+
+def _check_rollout(rollout: RolloutSettings, chunk: int, frames: int) -> None:
+    if rollout.chunk_frames != chunk:
+        raise ValueError(f"rollout.chunk_frames={rollout.chunk_frames}, but the objective trains chunks of {chunk}.")
+    seen = rollout.sink_frames + rollout.window_frames + chunk
+    if seen > frames:
+        raise ValueError(
+            f"rollout.window_frames={rollout.window_frames} is longer than the clip: with sink and chunk it "
+            f"sees {seen} latent frames, clips have {frames}; try {max(0, frames - chunk - rollout.sink_frames)}."
+        )
+
+
+def _check_foresight(objective: Objective, teacher: CausalVideoDiT, shape: LatentShape) -> None:
+    foresight, student = objective.foresight, objective.student
+    assert foresight is not None
+    if teacher.config.in_channels != shape.channels:
+        raise ValueError(
+            f"the teacher reads latents of {teacher.config.in_channels} channels, these have {shape.channels}."
+        )
+    grids = [network.tokens_per_frame(shape.height, shape.width) for network in (teacher, student)]
+    if grids[0] != grids[1]:
+        raise ValueError(
+            f"token grids do not match: the teacher gives {grids[0]} tokens per frame, the student {grids[1]}; "
+            f"give both the same patch_size."
+        )
+    for name, layer, layers in (
+        ("foresight.student_layer", foresight.student_layer, student.config.num_layers),
+        ("foresight.teacher.layer", foresight.teacher.layer, teacher.config.num_layers),
+    ):
+        if not 1 <= layer <= layers:
+            raise ValueError(f"{name}={layer}: its layers go from 1 to {layers}.")
+    num_chunks = shape.frames // objective.config.chunk_frames
+    if not foresight.window or max(foresight.window) >= num_chunks or min(foresight.window) < 0:
+        raise ValueError(
+            f"foresight.window={foresight.window} is longer than the clip: offsets go from 0 to {num_chunks - 1}."
+        )

@@ -1,0 +1,99 @@
+"""From settings to parts: every shipped config builds, and misfits are named before training."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import REPOSITORY, TINY_FORESIGHT, make_trainer, tiny_config
+
+from video_mirai import build
+from video_mirai.config import RunConfig, load_config
+
+CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_training_config_builds_on_the_meta_device(path: Path) -> None:
+    config = load_config(RunConfig, path)
+    with torch.device("meta"):
+        objective = build.build_objective(config, config.model.in_channels or 3, teacher_width=64)
+    assert {parameter.device.type for parameter in objective.parameters()} == {"meta"}
+    assert (objective.predictor is None) == (config.foresight is None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of an untrained, exported bidirectional model."""
+    config = tiny_config(tmp_path_factory.mktemp("run"), "objective.kind=bidirectional")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        build.export_run(config, make_trainer(config))
+    return build.run_dir(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.window_frames=8"], r"objective\.window_frames=8 is longer than the clip"),
+        (["rollout.window_frames=8"], r"rollout\.window_frames=8 is longer than the clip.*try 7"),
+        (["objective.chunk_frames=3"], r"clips of 8 latent frames are not a multiple of objective\.chunk_frames=3"),
+        (["objective.chunk_frames=2"], r"rollout\.chunk_frames=1, but the objective trains chunks of 2"),
+        (["model.patch_size=[1,3,3]"], r"16x16 do not divide into 3x3"),
+        (["model.patch_size=[1,2,2]"], r"teacher gives 16 tokens per frame, the student 64"),
+        (["foresight.window=[0,8]"], r"foresight\.window=\[0, 8\] is longer than the clip"),
+        (["foresight.student_layer=3"], r"foresight\.student_layer=3: its layers go from 1 to 2"),
+        (["foresight.teacher.layer=0"], r"foresight\.teacher\.layer=0"),
+        (["foresight.teacher.checkpoint=none/here"], r"none/here does not exist"),
+        (["foresight.teacher.checkpoint=asset:none"], r"none does not exist"),
+        (["foresight.teacher.checkpoint=''"], r"foresight\.teacher\.checkpoint: no value given"),
+        (["model.text_dim=8"], r"model\.text_dim=8, but the data set's clips come without context"),
+        (["model.in_channels=4"], r"model\.in_channels=4, but the codec's latents have 3"),
+        (["codec.kind=diffusers", "codec.path=none/codec"], r"none/codec"),
+        (["data.kind=video_folder", "data.video_folder.root=none/videos"], r"none/videos"),
+        (["data.kind=video_folder"], r"data\.kind is 'video_folder', but there is no data\.video_folder block"),
+    ],
+)
+def test_misfit_is_named_before_training(tmp_path: Path, run: Path, overrides: list[str], message: str) -> None:
+    settings = [f"foresight.teacher.checkpoint={run}", *overrides]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build.plan_run(tiny_config(tmp_path, *settings, base=TINY_FORESIGHT))
+
+
+def test_loading_a_run_names_what_is_missing(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no export/ folder"):
+        build.load_run(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(run / "export", broken)
+    (broken / "run.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"run\.yaml is missing"):
+        build.load_run(broken)
+
+
+def test_loading_accepts_a_run_its_export_and_an_asset(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "ASSETS", run.parent)
+    for path in (run, run / "export", f"asset:{run.name}"):
+        assert build.load_run(path).config.name == run.name
+
+
+def test_student_starts_from_another_run(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    trainer = make_trainer(tiny_config(tmp_path, f"model.init_from={run}", "seed=5"))
+    expected = build.load_run(run).model.state_dict()
+    for name, value in trainer.objective.student.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert torch.equal(next(iter(trainer.ema_state().values())), next(iter(expected.values())))
+
+
+def test_student_of_another_size_is_refused_as_a_start(tmp_path: Path, run: Path) -> None:
+    model = tiny_config(tmp_path, f"model.init_from={run}", "model.ffn_dim=32").model
+    with pytest.raises(ValueError, match=r"model\.ffn_dim=32, but .* has 64"):
+        build.load_student(model, latent_channels=3)
+
+
+def test_student_starts_the_same_with_and_without_foresight(tmp_path: Path) -> None:
+    with_predictor = build.build_objective(tiny_config(tmp_path, base=TINY_FORESIGHT), 3, teacher_width=16)
+    torch.rand(3)
+    without = build.build_objective(tiny_config(tmp_path), 3, teacher_width=0)
+    for name, value in without.student.state_dict().items():
+        assert torch.equal(value, with_predictor.student.state_dict()[name]), name

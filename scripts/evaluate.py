@@ -1,0 +1,125 @@
+"""Roll checkpoints out on the same held-out clips, score them against the truth and write a report."""
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from video_mirai.build import LoadedRun
+    from video_mirai.data.scenes import ScenesConfig
+    from video_mirai.data.video_folder import VideoFolderConfig
+    from video_mirai.evaluation.protocol import EvaluateConfig
+    from video_mirai.evaluation.run import Contestant, Processes
+
+DESCRIPTION = """Roll checkpoints out on the same held-out clips, score them against the truth and write a report.
+
+Start it with plain python for one process, or with accelerate launch for any number, which must share the file system.
+Writes to OUT: report.html (one self-contained page), results.json, per_video.csv, curves.csv, plots, videos and frames.
+Finished videos are kept: the same call goes on where an interrupted one stopped."""
+EXAMPLE = """accelerate launch scripts/evaluate.py --config configs/eval/long.yaml \\
+      models.baseline=runs/baseline models.foresight=runs/foresight out=evaluations/first"""
+
+# A rollout is long when it is at least so many times what the model was trained on.
+DEFAULT_HORIZON_CLIPS = 4
+
+
+def main() -> None:
+    """Parse, load, evaluate, publish."""
+    parser = make_parser(DESCRIPTION, EXAMPLE)
+    add_config_arguments(parser)
+    arguments = parser.parse_intermixed_args()
+
+    # Below, because these imports take seconds and --help needs none.
+    import torch
+    from accelerate import PartialState
+
+    from video_mirai.build import load_run
+    from video_mirai.config import load_config
+    from video_mirai.evaluation.held_out import open_held_out
+    from video_mirai.evaluation.protocol import EvaluateConfig
+    from video_mirai.evaluation.publish import publish
+    from video_mirai.evaluation.results import headline_table
+    from video_mirai.evaluation.run import check_names, evaluate
+
+    config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
+    check_names(config.models)
+    state = PartialState(cpu=config.device == "cpu")
+    device = state.device if config.device == "auto" else torch.device(config.device)
+    log_to_stderr(is_main_process=state.is_main_process)
+    runs = {name: load_run(path, device) for name, path in config.models.items()}
+    models = {name: contestant(name, config.models[name], run) for name, run in runs.items()}
+    horizon_frames = config.horizon_frames
+    if horizon_frames is None:
+        horizon_frames = DEFAULT_HORIZON_CLIPS * max(model.training_frames for model in models.values())
+    data = held_out_data(config, next(iter(runs.values())))
+    held_out = open_held_out(data, config.split, config.history_frames, horizon_frames, config.num_clips, config.seed)
+    evaluation = evaluate(config, held_out, horizon_frames, models, processes_of(state), device)
+    if state.is_main_process:
+        published = publish(evaluation, models, git_revision(), device)
+        print(headline_table(published.result))
+        for warning in published.result.warnings:
+            print(f"note: {warning}")
+        print(f"report: {published.report}")
+
+
+def contestant(name: str, path: str, run: "LoadedRun") -> "Contestant":
+    """A loaded run as the evaluation sees it."""
+    from video_mirai.evaluation.run import Contestant
+
+    if run.model.config.text_dim is not None:
+        raise ValueError(f"models.{name}: {path} is conditioned on a context, which held-out clips do not have.")
+    return Contestant(path, run.model, run.codec, run.rollout, training_frames(run))
+
+
+def training_frames(run: "LoadedRun") -> int:
+    """Length of the clips a run was trained on, in pixel frames."""
+    data = run.config.data
+    if data.kind == "latent_folder" and data.latent_folder is not None:
+        return run.codec.num_pixel_frames(data.latent_folder.num_frames)
+    chosen = data.video_folder if data.kind == "video_folder" else data.scenes
+    assert chosen is not None
+    return chosen.num_frames
+
+
+def held_out_data(config: "EvaluateConfig", run: "LoadedRun") -> "VideoFolderConfig | ScenesConfig":
+    """The data set that the config names, or else the one that the first model was trained on."""
+    if config.data.video_folder is not None and config.data.scenes is not None:
+        raise ValueError("data.video_folder and data.scenes are both given; choose one.")
+    named = config.data.video_folder or config.data.scenes
+    if named is not None:
+        return named
+    data = run.config.data
+    trained_on = {"video_folder": data.video_folder, "scenes": data.scenes}.get(data.kind)
+    if trained_on is None:
+        raise ValueError("the first model was trained on latents; name the videos: data.video_folder.root=FOLDER.")
+    return trained_on
+
+
+def processes_of(state: "PartialState") -> "Processes":
+    """Accelerate's processes, as the evaluation sees them."""
+    from accelerate.utils import gather_object
+
+    from video_mirai.evaluation.run import Processes
+
+    return Processes(state.process_index, state.num_processes, state.wait_for_everyone, gather_object)
+
+
+def git_revision() -> str:
+    """The commit of this checkout, marked where files differ from it."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (no git checkout)"
+    return described.stdout.strip()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,247 @@
+"""The report: one self-contained HTML page made from an EvaluationResult, plots and videos."""
+
+import base64
+import json
+from html import escape
+from typing import NamedTuple
+
+from video_mirai.evaluation.report_style import SCRIPT, STYLE
+from video_mirai.evaluation.results import (
+    Difference,
+    EvaluationResult,
+    Metric,
+    Row,
+    finite_only,
+    format_estimate,
+    format_interval,
+)
+from video_mirai.evaluation.statements import difference_statements, judge, model_statements
+
+_ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+_ROW_NOTES = {
+    "model": "",
+    "copy": "the last history frame, repeated",
+    "real": "other held-out videos: the noise floor",
+    "codec": "the truth, encoded and decoded: the ceiling",
+}
+
+
+class Plot(NamedTuple):
+    """One figure twice, for light and for dark pages (PNG bytes)."""
+
+    title: str
+    caption: str
+    light: bytes
+    dark: bytes
+
+
+class Strip(NamedTuple):
+    """Videos of one history side by side: a caption, then (label, mp4 bytes)."""
+
+    caption: str
+    videos: list[tuple[str, bytes]]
+
+
+class Gallery(NamedTuple):
+    title: str
+    note: str
+    strips: list[Strip]
+
+
+def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Gallery]) -> str:
+    """The whole page as HTML; nothing in it is loaded from anywhere."""
+    clips = result.clips
+    sections = [
+        _warnings(result),
+        _headline(result),
+        *(_gallery(gallery) for gallery in galleries),
+        _words(result),
+        _plots(plots),
+        _method(result),
+    ]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(_title(result))}</title>
+<style>{STYLE}</style>
+</head>
+<body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames}">
+<main>
+<h1>{escape(_title(result))}</h1>
+{_summary(result)}
+{"".join(sections)}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _title(result: EvaluationResult) -> str:
+    return "Long rollouts: " + " and ".join(model.name for model in result.models)
+
+
+def _summary(result: EvaluationResult) -> str:
+    clips = result.clips
+    times = clips.horizon_frames / max(1, clips.training_frames)
+    chips = [
+        f"{clips.num_clips} held-out clips from {clips.num_source_videos} videos",
+        f"split “{clips.split}”",
+        f"{clips.width}×{clips.height} at {clips.fps:g} frames/s",
+        f"{clips.history_frames} history frames",
+        f"{clips.horizon_frames} generated frames",
+        f"trained on {clips.training_frames} frames",
+        f"horizon {times:.1f}× the training length",
+        f"seed {clips.seed}",
+    ]
+    return (
+        "<p>Every model continues the same histories, one chunk at a time from its cache, far past the length it was "
+        "trained on. Scores leave the given frames out.</p>"
+        f"<div class=chips>{''.join(f'<span>{escape(chip)}</span>' for chip in chips)}</div>"
+    )
+
+
+def _warnings(result: EvaluationResult) -> str:
+    return "".join(f"<p class=warning>{escape(warning)}</p>" for warning in result.warnings)
+
+
+def _headline(result: EvaluationResult) -> str:
+    shown = result.shown_metrics()
+    head = "".join(f'<th title="{escape(m.how)}">{escape(m.title)}{_ARROWS[m.better]}{_unit(m)}</th>' for m in shown)
+    body = "".join(_row(row, shown) for row in result.rows)
+    body += "".join(_difference(d, shown, first=i == 0) for i, d in enumerate(result.differences))
+    return (
+        "<section><h2>Results</h2>"
+        "<p class=soft>↑ higher is better, ↓ lower is better. Small print: 95 % intervals over source videos. "
+        "Differences are paired on the same histories and seeds; coloured where the interval excludes zero. A "
+        "consistency means nothing without the dynamic degree beside it: a frozen video is perfectly consistent.</p>"
+        f"<div class=scroll><table><tr><th></th>{head}</tr>{body}</table></div></section>"
+    )
+
+
+def _row(row: Row, metrics: list[Metric]) -> str:
+    cells = []
+    for metric in metrics:
+        estimate = row.metrics.get(metric.key)
+        interval = format_interval(estimate, metric.decimals)
+        cells.append(f"<td>{format_estimate(estimate, metric.decimals)}<small>{interval}</small></td>")
+    return f"<tr class={row.kind}><td>{escape(row.name)}<small>{_ROW_NOTES[row.kind]}</small></td>{''.join(cells)}</tr>"
+
+
+def _difference(difference: Difference, metrics: list[Metric], first: bool) -> str:
+    cells = []
+    for metric in metrics:
+        estimate = difference.metrics.get(metric.key)
+        outcome = judge(estimate, metric).outcome if estimate is not None else "unknown"
+        cells.append(
+            f"<td class={outcome}>{format_estimate(estimate, metric.decimals, signed=True)}"
+            f"<small>{format_interval(estimate, metric.decimals)}</small></td>"
+        )
+    name = f"{escape(difference.name)} − {escape(difference.reference)}"
+    return f"<tr{' class=split' if first else ''}><td>{name}</td>{''.join(cells)}</tr>"
+
+
+def _words(result: EvaluationResult) -> str:
+    parts = ["<section><h2>In plain words</h2>"]
+    sentences = difference_statements(result)
+    if sentences:
+        parts.append("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>")
+    for statement in model_statements(result):
+        parts.append(f"<h3>{escape(statement.name)}, window by window</h3><ul>")
+        parts.extend(f"<li>{escape(line)}</li>" for line in statement.summary)
+        parts.append(
+            "</ul><div class=scroll><table class=words><tr><th>frames</th><th>metric</th><th>value</th>"
+            "<th>against copy-last-frame</th><th>against real versus real</th></tr>"
+        )
+        for window in statement.windows:
+            beyond = "<small>beyond training</small>" if window.beyond_training else ""
+            parts.append(
+                f"<tr><td>{window.frames}{beyond}</td><td>{escape(window.metric)}</td><td>{escape(window.value)}</td>"
+                f"<td class={window.against_copy.outcome}>{escape(window.against_copy.text)}</td>"
+                f"<td>{escape(window.against_real)}</td></tr>"
+            )
+        parts.append("</table></div>")
+    return "".join([*parts, "</section>"])
+
+
+def _plots(plots: list[Plot]) -> str:
+    figures = "".join(
+        f'<figure><picture><source srcset="{_data_url(plot.dark, "image/png")}" media="(prefers-color-scheme: dark)">'
+        f'<img src="{_data_url(plot.light, "image/png")}" alt="{escape(plot.title)}"></picture>'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+        for plot in plots
+    )
+    return (
+        "<section><h2>Over time</h2><p class=soft>Lines are means over videos, bands 95 % intervals. The vertical line "
+        f"stands where the training clips ended.</p><div class=plots>{figures}</div></section>"
+    )
+
+
+def _gallery(gallery: Gallery) -> str:
+    if not gallery.strips:
+        return ""
+    strips = "".join(_strip(strip) for strip in gallery.strips)
+    pause = (
+        "" if gallery.title != "Same histories, side by side" else "<button id=pause type=button>Pause videos</button>"
+    )
+    return f"<section><h2>{escape(gallery.title)}</h2><p class=soft>{escape(gallery.note)}</p>{pause}<div class=strips>{strips}</div></section>"
+
+
+def _strip(strip: Strip) -> str:
+    tiles = "".join(
+        f'<figure><video src="{_data_url(video, "video/mp4")}" loop muted autoplay playsinline preload="auto"></video>'
+        f"<figcaption>{escape(label)}</figcaption></figure>"
+        for label, video in strip.videos
+    )
+    columns = min(4, len(strip.videos))
+    caption = f"<p class=soft>{escape(strip.caption)} <span class=clock></span></p>"
+    return f'<div class=strip>{caption}<div class=tiles style="--columns:{columns}">{tiles}</div></div>'
+
+
+def _method(result: EvaluationResult) -> str:
+    clips = result.clips
+    known = {metric.key: metric for metric in [*result.metrics, *result.window_metrics]}
+    definitions = "".join(f"<dt>{escape(m.title)}</dt><dd>{escape(m.how)}</dd>" for m in known.values())
+    detectors = "".join(
+        f"<dt>{escape(d.label)}</dt><dd>features of {escape(d.name)}, {d.dimensions} numbers from "
+        f"{d.clip_frames} frames, {escape(d.preprocessing)}; sha256 <code>{escape(d.sha256)}</code></dd>"
+        for d in result.detectors
+    )
+    models = "".join(
+        f"<dt>{escape(m.name)}</dt><dd><code>{escape(m.path)}</code>, weights sha256 <code>{escape(m.sha256)}</code>, "
+        f"codec {escape(m.codec)}, {_speed(m.frames_per_second)}; rollout {escape(json.dumps(m.rollout))}</dd>"
+        for m in result.models
+    )
+    facts = {
+        "data": f"{clips.dataset}; split {clips.split}; {clips.num_clips} clips of "
+        f"{clips.num_source_videos} source videos; real against real: {clips.num_real_clips} clips of other videos",
+        "clip rule": clips.clip_rule,
+        "covariances": f"ddof={result.ddof}",
+        "revision": result.revision,
+        "configuration": f"sha256 {result.config_sha256}",
+        "hardware": ", ".join(f"{key}: {value}" for key, value in result.hardware.items()),
+        "software": ", ".join(f"{key} {value}" for key, value in result.versions.items()),
+        "made": result.created,
+    }
+    listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+    config = escape(json.dumps(finite_only(result.config), indent=2))
+    return (
+        f"<section><h2>How every number was made</h2><dl>{definitions}</dl><h3>Detectors</h3><dl>{detectors}</dl>"
+        f"<h3>Models</h3><dl>{models}</dl><h3>Run</h3><dl>{listed}</dl>"
+        f"<details><summary>Resolved configuration</summary><pre>{config}</pre></details></section>"
+    )
+
+
+def _speed(frames_per_second: float | None) -> str:
+    return "speed not measured" if frames_per_second is None else f"{frames_per_second:.1f} frames/s over all processes"
+
+
+def _unit(metric: Metric) -> str:
+    return f"<br>{escape(metric.unit)}" if metric.unit else ""
+
+
+def _data_url(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,245 @@
+"""What an evaluation run found, as dataclasses, and its JSON, CSV and terminal forms."""
+
+import csv
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCHEMA_VERSION = 1
+
+# One row of per_video.csv or curves.csv.
+CsvRow = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval; `low` and `high` are None where no interval can be made."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one column is read. `better` is "higher", "lower" or "neither"."""
+
+    key: str
+    title: str
+    unit: str
+    better: str
+    decimals: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over time: one value per entry of `frames` (frames after the history, counted from 1)."""
+
+    frames: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The metrics of generated frames `first` to `last` (counted from 1, both included)."""
+
+    first: int
+    last: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the headline table. `kind` is "model", "copy", "real" or "codec"."""
+
+    name: str
+    kind: str
+    num_videos: int
+    metrics: dict[str, Estimate]
+    windows: list[Window]
+    curves: dict[str, Curve]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`name` minus `reference` on the same histories and seeds, paired by source video."""
+
+    name: str
+    reference: str
+    metrics: dict[str, Estimate]
+    windows: list[Window]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    name: str
+    path: str
+    sha256: str
+    training_frames: int
+    rollout: dict[str, Any]
+    codec: str
+    frames_per_second: float | None
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    label: str
+    name: str
+    sha256: str
+    clip_frames: int
+    dimensions: int
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class ClipsInfo:
+    """Which clips were compared. `fps`: frames per second; sizes in pixels."""
+
+    dataset: str
+    split: str
+    fps: float
+    height: int
+    width: int
+    num_clips: int
+    num_source_videos: int
+    num_real_clips: int
+    history_frames: int
+    horizon_frames: int
+    training_frames: int
+    clip_rule: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    created: str
+    revision: str
+    hardware: dict[str, str]
+    versions: dict[str, str]
+    config: dict[str, Any]
+    config_sha256: str
+    clips: ClipsInfo
+    models: list[ModelInfo]
+    detectors: list[DetectorInfo]
+    ddof: int
+    metrics: list[Metric]
+    window_metrics: list[Metric]
+    rows: list[Row]
+    differences: list[Difference]
+    warnings: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    def row(self, kind: str) -> Row | None:
+        """The first row of a kind."""
+        return next((row for row in self.rows if row.kind == kind), None)
+
+    def shown_metrics(self) -> list[Metric]:
+        """The headline metrics that at least one row has a number for."""
+        return [
+            metric
+            for metric in self.metrics
+            if any(math.isfinite(row.metrics[metric.key].value) for row in self.rows if metric.key in row.metrics)
+        ]
+
+
+class WrittenFiles(NamedTuple):
+    results: Path
+    per_video: Path
+    curves: Path
+
+
+def write_results(result: EvaluationResult, per_video: list[CsvRow], folder: Path) -> WrittenFiles:
+    """Write results.json, per_video.csv and curves.csv. Numbers that are not finite become null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = WrittenFiles(folder / "results.json", folder / "per_video.csv", folder / "curves.csv")
+    text = json.dumps(finite_only(dataclasses.asdict(result)), indent=2, allow_nan=False)
+    files.results.write_text(text + "\n", encoding="utf-8")
+    _write_csv(per_video, files.per_video)
+    _write_csv(curve_rows(result.rows), files.curves)
+    return files
+
+
+def finite_only(value: Any) -> Any:
+    """The same JSON-like value with nan and inf replaced by None, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: finite_only(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_only(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def curve_rows(rows: list[Row]) -> list[CsvRow]:
+    """Every curve in long form: one CSV row for each model, metric and frame."""
+    return [
+        {"row": row.name, "metric": key, "frame": frame, "mean": mean, "low": low, "high": high}
+        for row in rows
+        for key, curve in row.curves.items()
+        for frame, mean, low, high in zip(curve.frames, curve.mean, curve.low, curve.high, strict=True)
+    ]
+
+
+def format_estimate(estimate: Estimate | None, decimals: int, signed: bool = False) -> str:
+    """A value as people read it: "24.13", or a dash where there is none."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return "–"
+    return format_number(estimate.value, decimals, signed)
+
+
+def format_number(value: float, decimals: int, signed: bool = False) -> str:
+    """Fixed decimals; scientific where fixed decimals would show nothing but zeros or a very long number."""
+    tiny = value != 0 and abs(value) < 0.5 * 10**-decimals
+    sign = "+" if signed else ""
+    return f"{value:{sign}.1e}" if tiny or abs(value) >= 1e6 else f"{value:{sign}.{decimals}f}"
+
+
+def format_interval(estimate: Estimate | None, decimals: int) -> str:
+    """The 95 % interval as "23.80 to 24.51", empty where there is none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return ""
+    return f"{format_number(estimate.low, decimals)} to {format_number(estimate.high, decimals)}"
+
+
+def headline_table(result: EvaluationResult) -> str:
+    """The headline table in plain text, for the terminal: one line per row, then the paired differences."""
+    shown = result.shown_metrics()
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    lines = [["", *(metric.title + arrows[metric.better] for metric in shown)]]
+    for row in result.rows:
+        lines.append([row.name, *(format_estimate(row.metrics.get(m.key), m.decimals) for m in shown)])
+    for difference in result.differences:
+        cells = []
+        for metric in shown:
+            estimate = difference.metrics.get(metric.key)
+            mark = " *" if estimate is not None and estimate.excludes_zero else ""
+            cells.append(format_estimate(estimate, metric.decimals, signed=True) + mark)
+        lines.append([f"{difference.name} - {difference.reference}", *cells])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    if result.differences:
+        text.append("* the 95 % interval of the paired difference excludes zero")
+    return "\n".join(text)
+
+
+def _write_csv(rows: list[CsvRow], path: Path) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows({key: finite_only(value) for key, value in row.items()} for row in rows)

@@ -15,8 +15,10 @@ from PIL import Image
 TICS_PER_SECOND = 35
 WARM_UP_SECONDS = (1.0, 6.0)  # played before frame 0: every scenario starts its episodes in the same few poses
 MANOEUVRE_SECONDS = (1.0, 4.0)
-WALL_DEPTH = 16.0  # ViZDoom's depth buffer runs from 0 to 255; below this a wall's texture fills the picture
-STUCK_UNITS_PER_TIC = 0.5  # map units; walking makes about 8
+LONGEST_TURN_SECONDS = 6.0  # a turn away from a wall, which ends when the view is open
+WALL_DEPTH = 10.0  # ViZDoom's depth buffer runs from 0 to 255; nearer, a wall's texture fills the picture
+OPEN_DEPTH = 20.0
+STUCK_UNITS_PER_TIC = 0.5  # map units; the slowest walk makes about 2
 NATIVE_SIZES = ((160, 120), (320, 240), (640, 480), (800, 600), (1280, 960), (1600, 1200))
 
 
@@ -79,9 +81,8 @@ def start_game(settings: RecordSettings, scenario: str, seed: int, scratch: Path
     vizdoom = import_vizdoom()
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
-    game.set_doom_config_path(
-        str(scratch / "vizdoom.ini")
-    )  # else one file in the working folder, shared by all workers
+    # Else all workers share one file in the working folder.
+    game.set_doom_config_path(str(scratch / "vizdoom.ini"))
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_mode(vizdoom.Mode.PLAYER)
@@ -142,45 +143,45 @@ class Agent:
         self.skip = skip
         self.frames_left = 0
         self.move = Manoeuvre("turn_right", 0.0, 0.0, 0.0)
+        self.seeks_open_view = False
         self.last_position: tuple[float, float] | None = None
 
     def next_move(self, x: float, y: float, depth_ahead: float) -> Manoeuvre:
         """The motion to hold until the next frame, given the position (map units) and the depth ahead."""
         position = (x, y)
-        walks = bool(self.move.forward or self.move.strafe)
         moved = math.dist(position, self.last_position) if self.last_position else math.inf
-        facing_wall = depth_ahead < WALL_DEPTH
-        stuck = walks and moved < STUCK_UNITS_PER_TIC * self.skip
-        if stuck or (facing_wall and self.move.forward > 0):
-            self.hold(self.turn_away())
-        elif self.frames_left == 0:
-            # A turn that still looks at a wall goes on.
-            self.hold(self.move if facing_wall and self.move.turn else self.any_manoeuvre())
+        stuck = bool(self.move.forward or self.move.strafe) and moved < STUCK_UNITS_PER_TIC * self.skip
+        if stuck or (self.move.forward > 0 and depth_ahead < WALL_DEPTH):
+            self.hold(self.turn_away(), (LONGEST_TURN_SECONDS, LONGEST_TURN_SECONDS))
+            self.seeks_open_view = True
+        elif self.frames_left == 0 or (self.seeks_open_view and depth_ahead > OPEN_DEPTH):
+            self.hold(self.any_manoeuvre(depth_ahead), MANOEUVRE_SECONDS)
+            self.seeks_open_view = False
         self.frames_left -= 1
         self.last_position = position
         return self.move
 
-    def hold(self, move: Manoeuvre) -> None:
-        seconds = self.generator.uniform(*MANOEUVRE_SECONDS)
+    def hold(self, move: Manoeuvre, seconds: tuple[float, float]) -> None:
         self.move = move
-        self.frames_left = max(1, round(seconds * TICS_PER_SECOND / self.skip))
+        self.frames_left = max(1, round(self.generator.uniform(*seconds) * TICS_PER_SECOND / self.skip))
         self.last_position = None
 
     def turn_away(self) -> Manoeuvre:
         side = self.generator.choice((-1, 1))
         return Manoeuvre("turn_left" if side < 0 else "turn_right", 0.0, 0.0, side * self.generator.uniform(0.8, 1.4))
 
-    def any_manoeuvre(self) -> Manoeuvre:
+    def any_manoeuvre(self, depth_ahead: float) -> Manoeuvre:
         draw = self.generator
         side = draw.choice((-1, 1))
         suffix = "left" if side < 0 else "right"
         choices = (
-            Manoeuvre("forward", draw.uniform(12, 25), 0.0, 0.0),
-            Manoeuvre(f"curve_{suffix}", draw.uniform(12, 25), 0.0, side * draw.uniform(0.3, 0.9)),
+            Manoeuvre("forward", draw.uniform(6, 14), 0.0, 0.0),
+            Manoeuvre(f"curve_{suffix}", draw.uniform(6, 14), 0.0, side * draw.uniform(0.3, 0.9)),
             Manoeuvre(f"turn_{suffix}", 0.0, 0.0, side * draw.uniform(0.4, 1.2)),
-            Manoeuvre(f"strafe_{suffix}", 0.0, side * draw.uniform(8, 18), 0.0),
+            Manoeuvre(f"strafe_{suffix}", 0.0, side * draw.uniform(5, 10), 0.0),
         )
-        return draw.choices(choices, weights=(3, 4, 2, 1))[0]
+        walks = depth_ahead > WALL_DEPTH
+        return draw.choices(choices, weights=(6, 5, 2, 1) if walks else (0, 0, 2, 1))[0]
 
 
 def import_vizdoom() -> Any:

@@ -123,7 +123,7 @@ def record_dataset(settings: RecordSettings, out: Path, workers: int) -> None:
     described = describe(settings)
     index_path = out / "dataset.json"
     if index_path.exists():
-        if json.loads(index_path.read_text()) != described:
+        if json.loads(index_path.read_text())["settings"] != described["settings"]:
             raise ValueError(
                 f"{index_path} was recorded with other settings; choose another --out or remove that folder."
             )

@@ -1,0 +1,312 @@
+import logging
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from video_mirai.data import video_folder
+from video_mirai.data.batch import ClipKey
+from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.data.video_folder import TooManyBadVideos, VideoFolder, clip_indices, count_starts
+from video_mirai.data.video_list import list_videos, split_of
+from video_mirai.data.video_reader import UnreadableVideo
+
+MakeVideo = Callable[..., Path]
+FrameNumbers = Callable[[np.ndarray], list[int]]
+
+pytest.importorskip("decord")
+
+REASONS = {
+    "text": "not a readable video",
+    "zero bytes": "0 bytes",
+    "truncated": "not a readable video",
+    "too short": r"too short \(2 frames",
+    "corrupt in the middle": "decoding failed",
+    "missing": "no such file",
+}
+SEED_WITH_ALL_SPLITS = 0  # six files are few
+
+
+@pytest.fixture
+def numbers(frame_numbers: FrameNumbers) -> Callable[[VideoFolder, int | ClipKey], list[int]]:
+    """The frames of its file that a clip shows."""
+
+    def read(dataset: VideoFolder, key: int | ClipKey) -> list[int]:
+        return frame_numbers((dataset[key]["video"].numpy() + 1) * 127.5)
+
+    return read
+
+
+@pytest.fixture
+def folder(make_video: MakeVideo) -> Path:
+    """Six short videos."""
+    videos = [make_video(f"videos/sub{i % 2}/{i}.mp4", num_frames=12) for i in range(6)]
+    return videos[0].parents[1]
+
+
+def open_folder(root: Path, num_frames: int = 4, **settings: object) -> VideoFolder:
+    return VideoFolder(root, num_frames, **{"height": 16, "width": 32, "split": "all", **settings})
+
+
+def error_of(loader: DataLoader, kind: type[Exception]) -> str:
+    """Message of the error that 20 batches end with."""
+    try:
+        list(islice(loader, 20))
+    except kind as error:
+        # An iterator that only the garbage collector ends waits 5 s for each worker, and pytest.raises would keep it.
+        traceback.clear_frames(error.__traceback__)
+        return str(error)
+    raise AssertionError("20 batches without an error")
+
+
+def spoil(root: Path, name: str = "sub0/bad.mp4") -> Path:
+    (root / name).write_bytes(b"not a video")
+    return root / name
+
+
+def test_a_clip_is_float_from_minus_one_to_one(make_video: MakeVideo) -> None:
+    clip = open_folder(make_video(num_frames=64).parent, 64, height=8, width=8)[0]
+    assert clip["video"].shape == (64, 3, 8, 8)
+    assert clip["video"].dtype == torch.float32
+    assert clip["video"].is_contiguous()
+    assert clip["video"].amin() == pytest.approx(-1, abs=0.02)
+    assert clip["video"][-1].mean() == pytest.approx(63 * 4 / 127.5 - 1, abs=0.02)
+    assert (clip["name"], clip["index"]) == ("clip.mp4", 0)
+
+
+def test_without_fps_a_clip_is_consecutive_frames(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
+    dataset = open_folder(make_video(fps=12).parent)
+    assert dataset.fps == pytest.approx(12)
+    for epoch in range(5):
+        shown = numbers(dataset, ClipKey(epoch, 0))
+        assert shown == list(range(shown[0], shown[0] + 4))
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"), [(5, [0, 2, 4, 6]), (3, [0, 3, 7, 10]), (30, [0, 0, 1, 1]), (10, [0, 1, 2, 3])]
+)
+def test_resampling_takes_the_frames_nearest_in_time(
+    make_video: MakeVideo, numbers: Callable[..., list[int]], fps: float, expected: list[int]
+) -> None:
+    dataset = open_folder(make_video(fps=10).parent, fps=fps, stride_seconds=100)
+    assert dataset.fps == fps
+    assert numbers(dataset, 0) == expected
+
+
+def test_resampling_follows_timestamps_where_the_rate_varies() -> None:
+    timestamps = np.array([0, 0.1, 0.2, 1.0, 1.1, 1.2, 2.0])
+    assert clip_indices(timestamps, 0, 3, fps=1) == [0, 3, 6]
+    assert clip_indices(timestamps, 1, 2, fps=1) == [1, 4]
+
+
+def test_random_clips_reach_both_ends_of_the_file(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
+    dataset = open_folder(make_video(num_frames=6).parent)
+    starts = {numbers(dataset, ClipKey(epoch, 0))[0] for epoch in range(25)}
+    assert starts == {0, 1, 2}
+
+
+def test_the_last_start_leaves_a_whole_clip() -> None:
+    timestamps = np.arange(30) / 30
+    assert count_starts(timestamps, 30, fps=None) == 1
+    assert count_starts(timestamps, 30, fps=30) == 1
+    assert count_starts(timestamps, 31, fps=30) == 0
+    last = count_starts(timestamps, 4, fps=10) - 1
+    assert clip_indices(timestamps, last, 4, fps=10)[-1] == 29
+
+
+def test_evaluation_clips_are_evenly_spaced_and_the_same_in_every_epoch(
+    make_video: MakeVideo, numbers: Callable[..., list[int]]
+) -> None:
+    root = make_video(num_frames=30).parent
+    dataset = open_folder(root, 3, split="val", val_fraction=0.99, test_fraction=0, clips_per_video=2)
+    assert [numbers(dataset, index)[0] for index in range(2)] == [7, 21]
+    assert numbers(dataset, ClipKey(5, 1)) == numbers(dataset, 1)
+
+
+def test_sliding_clips_start_every_stride(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
+    dataset = open_folder(make_video(num_frames=30, fps=10).parent, 10, stride_seconds=0.5)
+    assert [numbers(dataset, index)[0] for index in range(len(dataset))] == [0, 5, 10, 15, 20]
+
+
+def test_a_clip_depends_only_on_seed_epoch_and_index(folder: Path) -> None:
+    first, again, other = (open_folder(folder, seed=seed) for seed in (1, 1, 2))
+    keys = [ClipKey(epoch, index) for epoch in range(3) for index in range(6)]
+    assert all(torch.equal(first[key]["video"], again[key]["video"]) for key in keys)
+    assert any(not torch.equal(first[key]["video"], other[key]["video"]) for key in keys)
+    assert any(not torch.equal(first[ClipKey(0, i)]["video"], first[ClipKey(1, i)]["video"]) for i in range(6))
+    assert torch.equal(first[3]["video"], first[ClipKey(0, 3)]["video"])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers_even_with_a_bad_file(folder: Path) -> None:
+    spoil(folder)
+    runs = []
+    for num_workers in (0, 2):
+        dataset = open_folder(folder, max_bad_fraction=0.5)
+        loader = make_loader(dataset, EpochSampler(len(dataset), 3, seed=0), num_workers)
+        runs.append(list(islice(loader, 6)))
+    for alone, shared in zip(*runs, strict=True):
+        assert alone["name"] == shared["name"]
+        assert torch.equal(alone["video"], shared["video"])
+
+
+def test_every_file_is_in_one_split_and_adding_files_moves_none(tmp_path: Path) -> None:
+    names = [f"videos/{i}.mp4" for i in range(200)]
+
+    def splits(present: list[str]) -> dict[str, str]:
+        return {name: split_of(name, 0, 0.2, 0.1) for name in present}
+
+    before, after = splits(names[::2]), splits(names)
+    assert all(after[name] == split for name, split in before.items())
+    counts = [list(after.values()).count(split) for split in ("train", "val", "test")]
+    assert np.abs(np.array(counts) - [140, 40, 20]).max() < 20
+    assert after != {name: split_of(name, 1, 0.2, 0.1) for name in names}
+
+
+def test_the_splits_of_a_folder_share_no_video(folder: Path) -> None:
+    parts = [
+        open_folder(folder, split=split, val_fraction=0.4, test_fraction=0.2, seed=SEED_WITH_ALL_SPLITS)
+        for split in ("train", "val", "test")
+    ]
+    names = [file.name for part in parts for file in part.files]
+    assert sorted(names) == [file.name for file in open_folder(folder).files]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_a_manifest_gives_the_same_clips_as_its_folder(folder: Path, suffix: str) -> None:
+    names = [file.name for file in open_folder(folder).files]
+    lines = (
+        ["# chosen by hand", "", *names] if suffix == ".txt" else [f'{{"path": "{name}", "note": 1}}' for name in names]
+    )
+    manifest = folder / f"list{suffix}"
+    manifest.write_text("\n".join(lines))
+    listed, found = open_folder(manifest), open_folder(folder)
+    assert [listed[i]["name"] for i in range(6)] == names
+    assert torch.equal(listed[4]["video"], found[4]["video"])
+
+
+def test_an_unusable_root_is_an_error_that_names_it(tmp_path: Path, make_video: MakeVideo) -> None:
+    with pytest.raises(FileNotFoundError, match="gone: no such folder"):
+        open_folder(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden.mp4").write_bytes(b"partial")
+    with pytest.raises(ValueError, match="empty: no videos in this folder"):
+        open_folder(tmp_path / "empty")
+    with pytest.raises(ValueError, match="neither a folder nor a manifest"):
+        open_folder(make_video())
+    for name, text, message in (
+        ("a.txt", "# nothing\n", "lists no videos"),
+        ("b.txt", "x.mp4\nx.mp4\n", "lists a video twice"),
+        ("c.jsonl", '{"path": "x.mp4"}\nx.mp4\n', "line 2: not JSON"),
+        ("d.jsonl", '{"file": "x.mp4"}\n', 'line 1: expected an object with a "path"'),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            list_videos(tmp_path / name)
+
+
+def test_an_empty_split_is_an_error(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"split 'test' is empty \(of 6 videos"):
+        open_folder(folder, split="test", test_fraction=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "valid"}, "known: train, val, test, all"),
+        ({"on_bad": "ignore"}, "known: skip, raise"),
+        ({"fps": 0}, "fps=0 must be positive"),
+        ({"stride_seconds": -1}, "stride_seconds=-1 must be positive"),
+        ({"num_frames": 0}, "num_frames=0 must be at least 1"),
+        ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave something to train on"),
+        ({"max_bad_fraction": 2}, "from 0 to 1"),
+        ({"backend": "vhs"}, "known: decord, pyav"),
+        ({"seed": -1}, "must not be negative"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(folder: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_folder(folder, **settings)
+
+
+def test_with_a_frame_rate_given_construction_opens_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(video_folder, "open_video")
+    monkeypatch.delattr(video_folder, "probe")
+    assert len(open_folder(folder, fps=10, clips_per_video=3)) == 18
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_training_skips_and_counts_a_bad_file_and_evaluation_refuses_it(
+    folder: Path, make_video: MakeVideo, make_corrupt_video: MakeVideo, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    bad = folder / "sub0" / "bad.mp4"
+    content = (folder / "sub0" / "0.mp4").read_bytes()
+    if kind == "corrupt in the middle":
+        make_corrupt_video("videos/sub0/bad.mp4")
+    elif kind == "too short":
+        make_video("videos/sub0/bad.mp4", num_frames=2)
+    elif kind != "missing":
+        bad.write_bytes({"text": b"words " * 99, "zero bytes": b"", "truncated": content[: len(content) // 2]}[kind])
+    root = folder / "list.txt"
+    root.write_text(
+        "\n".join(["sub0/bad.mp4", *(file.name for file in open_folder(folder).files if "bad" not in file.name)])
+    )
+    before = bad.read_bytes() if bad.exists() else b""
+
+    settings = {"fps": 10, "num_frames": 10}
+    training = open_folder(root, on_bad="skip", max_bad_fraction=0.2, **settings)
+    index = [file.name for file in training.files].index("sub0/bad.mp4")
+    with caplog.at_level(logging.WARNING):
+        clips = [training[ClipKey(epoch, index)] for epoch in range(3)]
+    assert all(clip["name"] != "sub0/bad.mp4" and clip["index"] == index for clip in clips)
+    assert list(training.bad_files) == [str(bad)]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 1
+    assert str(bad) in messages[0]
+
+    with pytest.raises(UnreadableVideo, match=rf"bad\.mp4: .*{REASONS[kind]}"):
+        open_folder(root, on_bad="raise", **settings)[index]
+    assert (bad.read_bytes() if bad.exists() else b"") == before
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_bad_files_end_training_with_one_line(folder: Path, num_workers: int) -> None:
+    spoil(folder)
+    dataset = open_folder(folder, fps=10, max_bad_fraction=0.05)
+    loader = make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
+    message = error_of(loader, TooManyBadVideos)
+    assert "\n" not in message
+    assert message.startswith(f"{folder}: at least 1 of 7 videos cannot be read (max_bad_fraction=0.05): ")
+    assert "bad.mp4: not a readable video" in message
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bad_file_in_evaluation_is_a_one_line_error(folder: Path, num_workers: int) -> None:
+    bad = spoil(folder)
+    dataset = open_folder(folder, fps=10, on_bad="raise")
+    loader = make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
+    message = error_of(loader, UnreadableVideo)
+    assert message.startswith(f"{bad}: not a readable video")
+    assert "\n" not in message
+
+
+def test_a_folder_of_bad_files_only_is_an_error_whatever_the_budget(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(TooManyBadVideos, match=r"a\.mp4: empty file"):
+        open_folder(tmp_path, max_bad_fraction=1)
+
+
+def test_files_of_different_rates_are_warned_about_once(
+    make_video: MakeVideo, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_video("videos/a.mp4", fps=10)
+    root = make_video("videos/b.mp4", fps=20).parent
+    with caplog.at_level(logging.WARNING):
+        dataset = open_folder(root)
+        [dataset[ClipKey(epoch, 1)] for epoch in range(3)]
+        open_folder(root, fps=10)[1]
+    assert [record.message.split(": ")[-1] for record in caplog.records] == ["motion differs in speed; set fps"]

@@ -12,7 +12,7 @@ failed=""
 
 check() {
   echo "== $*"
-  "$bin/$@" || failed="$failed $1"
+  "$bin/$@" || failed="${failed:+$failed, }$*"
 }
 
 check ruff check .
@@ -22,6 +22,6 @@ check lint-imports
 check pytest -n logical --maxprocesses 8 "$@"
 
 if [ -n "$failed" ]; then
-  echo "failed:$failed" >&2
+  echo "failed: $failed" >&2
   exit 1
 fi

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band, paired_bootstrap, subsample_interval
+from video_mirai.evaluation.frechet import frechet_distance
+
+
+def test_same_seed_same_interval_and_it_holds_the_estimate():
+    values = np.random.default_rng(0).standard_normal(40)
+    interval = bootstrap(values, seed=3)
+    assert interval == bootstrap(values, seed=3)
+    assert interval != bootstrap(values, seed=4)
+    assert interval.low < interval.estimate < interval.high
+    assert interval.estimate == pytest.approx(values.mean())
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap(rng.standard_normal(40), num_resamples=300) for _ in range(200)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.88 <= covered <= 0.99
+
+
+def test_clips_of_one_video_move_together():
+    video_means = np.random.default_rng(0).standard_normal(10)
+    names = [f"video{index}" for index in range(10) for _ in range(8)]
+    clips = np.repeat(video_means, 8)
+    together, apart = bootstrap(clips, videos=names), bootstrap(clips)
+    assert together == bootstrap(video_means)
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_pairing_finds_a_small_constant_gain_that_unpaired_spread_hides():
+    rng = np.random.default_rng(0)
+    a = 10 * rng.standard_normal(30)
+    difference = paired_bootstrap(a + 0.5 + 0.1 * rng.standard_normal(30), a)
+    assert difference.estimate == pytest.approx(0.5, abs=0.1)
+    assert difference.excludes_zero
+    assert not bootstrap(a).excludes_zero
+
+
+def test_band_of_one_frame_is_the_bootstrap_of_that_frame():
+    curves = np.random.default_rng(0).standard_normal((12, 3))
+    band = bootstrap_band(curves, num_resamples=500, seed=1)
+    expected = bootstrap(curves[:, 2], num_resamples=500, seed=1)
+    np.testing.assert_allclose([band.mean[2], band.low[2], band.high[2]], expected)
+
+
+def test_band_of_one_video_has_no_width():
+    band = bootstrap_band(np.arange(4.0)[None])
+    np.testing.assert_allclose(band.low, band.high)
+
+
+def test_subsampling_describes_smaller_sets_of_distinct_videos():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 4)), rng.standard_normal((60, 4)) + 1
+    sizes = []
+
+    def distance(rows):
+        sizes.append(len(set(rows.tolist())))
+        return frechet_distance(x[rows], y[rows])
+
+    interval = subsample_interval(distance, 60, num_subsamples=20)
+    assert sizes == [30] * 20 + [60]
+    assert interval.estimate == frechet_distance(x, y)
+    assert interval.low < interval.high
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: bootstrap(np.ones(1)), "at least 2 videos"),
+        (lambda: bootstrap(np.ones(4), videos=["a"] * 4), "at least 2 videos"),
+        (lambda: bootstrap(np.ones(4), videos=["a"] * 3), "4 values but 3"),
+        (lambda: bootstrap(np.array([1.0, np.nan])), "NaN"),
+        (lambda: bootstrap(np.ones(3), level=95), "between 0 and 1"),
+        (lambda: paired_bootstrap(np.ones(3), np.ones(1)), "one to one"),
+        (lambda: bootstrap_band(np.ones(3)), "videos, frames"),
+        (lambda: subsample_interval(lambda rows: 0.0, 2), "leave 1 a subset"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

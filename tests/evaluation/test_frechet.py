@@ -1,0 +1,149 @@
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference_values import CASES, VALUES, close
+
+from video_mirai.evaluation import frechet
+from video_mirai.evaluation.frechet import FewSamplesWarning, FrechetMoments, frechet_distance
+
+pytestmark = pytest.mark.filterwarnings("ignore::video_mirai.evaluation.frechet.FewSamplesWarning")
+
+
+def moments(features, parts=1):
+    total = FrechetMoments(features.shape[1])
+    for part in np.array_split(features, parts):
+        total.update(part)
+    return total
+
+
+def random_sets(seed, n_x, n_y, d):
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((d, d))
+    return rng.standard_normal((n_x, d)) @ mix, rng.standard_normal((n_y, d)) + rng.standard_normal(d)
+
+
+shapes = {"seed": st.integers(0, 10_000), "n_x": st.integers(2, 30), "n_y": st.integers(2, 30), "d": st.integers(1, 12)}
+
+
+@pytest.mark.parametrize("case", sorted(VALUES["frechet"]))
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_distance_from_features_and_from_moments_meets_the_reference(case, ddof):
+    x, y = CASES[case]()
+    expected = VALUES["frechet"][case][f"ddof{ddof}"]
+    tolerance = 1e-4 if min(len(x), len(y)) < x.shape[1] else 1e-6
+    assert close(frechet_distance(x, y, ddof=ddof), expected, tolerance)
+    assert close(moments(x).distance(moments(y), ddof=ddof), expected, tolerance)
+
+
+def test_closed_forms_of_diagonal_gaussians_are_met():
+    def exact_set(mean, variance):
+        """2 d points with exactly this mean and diagonal covariance (ddof 0)."""
+        spread = np.diag(np.sqrt(len(mean) * np.asarray(variance, dtype=float)))
+        return np.asarray(mean, dtype=float) + np.concatenate([spread, -spread])
+
+    def distance(x, y):
+        return frechet_distance(x, y, ddof=0)
+
+    assert close(distance(exact_set([0], [1]), exact_set([3], [4])), 10)
+    assert close(distance(exact_set(np.zeros(400), np.ones(400)), exact_set(np.zeros(400), 4 * np.ones(400))), 400)
+    apart = distance(exact_set([1, 0, -2, 0.5], [1, 4, 9, 0.25]), exact_set(np.zeros(4), [4, 1, 16, 0.25]))
+    assert close(apart, 8.25)
+
+
+@given(**shapes)
+@settings(max_examples=30, deadline=None)
+def test_equal_sets_in_any_order_have_distance_zero(seed, n_x, n_y, d):
+    x, _ = random_sets(seed, n_x, n_y, d)
+    shuffled = np.random.default_rng(seed).permutation(x)
+    assert frechet_distance(x, shuffled) == pytest.approx(0, abs=1e-9 * np.square(x).sum())
+
+
+@given(**shapes)
+@settings(max_examples=30, deadline=None)
+def test_shift_adds_its_squared_length_and_scaling_squares(seed, n_x, n_y, d):
+    x, y = random_sets(seed, n_x, n_y, d)
+    shift = np.random.default_rng(seed + 1).standard_normal(d)
+    assert close(frechet_distance(x, x + shift), np.square(shift).sum())
+    assert close(frechet_distance(3 * x, 3 * y), 9 * frechet_distance(x, y))
+    assert close(frechet_distance(x + 100, y + 100), frechet_distance(x, y))
+    assert close(frechet_distance(y, x), frechet_distance(x, y))
+
+
+@given(parts=st.integers(1, 7), **shapes)
+@settings(max_examples=30, deadline=None)
+def test_merged_parts_equal_the_whole(parts, seed, n_x, n_y, d):
+    x, y = random_sets(seed, n_x, n_y, d)
+    merged = FrechetMoments(d)
+    for part in np.array_split(x, parts):
+        merged.merge(moments(part))
+    assert merged.count == n_x
+    np.testing.assert_allclose(merged.mean, x.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(merged.scatter, moments(x).scatter, atol=1e-9)
+    assert close(merged.distance(moments(y, parts)), frechet_distance(x, y), 1e-6)
+
+
+def test_moments_survive_a_large_mean_and_a_trip_between_processes():
+    x, y = random_sets(0, 200, 150, 5)
+    far = moments(x + 1e6, parts=9)
+    assert close(far.distance(moments(y + 1e6, parts=4)), frechet_distance(x, y), 1e-5)
+    assert pickle.loads(pickle.dumps(far)).distance(far) == pytest.approx(0, abs=1e-6)
+
+
+def test_rank_deficient_and_constant_features_are_exact():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((50, 3)), np.full((50, 4), 7.0)], axis=1)
+    y = np.concatenate([2 * rng.standard_normal((50, 3)), np.full((50, 4), 7.0)], axis=1)
+    live = frechet_distance(x[:, :3], y[:, :3])
+    assert close(frechet_distance(x, y), live)
+    assert close(moments(x).distance(moments(y)), live)
+    assert frechet_distance(np.ones((4, 2)), np.zeros((4, 2))) == pytest.approx(2)
+    assert moments(np.ones((4, 2))).distance(moments(np.zeros((4, 2)))) == pytest.approx(2)
+
+
+def test_as_few_samples_as_dimensions_warns_and_more_do_not():
+    rng = np.random.default_rng(0)
+    with pytest.warns(FewSamplesWarning, match="4 samples for 4 feature dimensions"):
+        frechet_distance(rng.standard_normal((4, 4)), rng.standard_normal((9, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frechet_distance(rng.standard_normal((5, 4)), rng.standard_normal((9, 4)))
+
+
+def test_rounding_below_zero_is_clamped_and_anything_lower_is_an_error():
+    unit = frechet._Gaussian(np.zeros(1), np.eye(1), 1.0)
+    assert frechet._distance(unit, unit._replace(trace=1.0 - 1e-9)) == 0.0
+    with pytest.raises(ArithmeticError, match="rounding floor"):
+        frechet._distance(unit, unit._replace(trace=0.9))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "words"),
+    [
+        (np.zeros((1, 3)), np.zeros((5, 3)), {}, r"x holds 1 sample"),
+        (np.zeros((5, 3)), np.full((5, 3), np.nan), {}, r"y: 5 of 5 samples hold NaN"),
+        (np.zeros((5, 3)), np.zeros((5, 4)), {}, "width 3 and 4"),
+        (np.zeros(5), np.zeros((5, 1)), {}, r"x has shape \(5,\)"),
+        (np.zeros((5, 3)), np.zeros((5, 3)), {"ddof": 2}, "ddof=2"),
+    ],
+)
+def test_bad_features_are_one_clear_line(x, y, options, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        frechet_distance(x, y, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_moments_refuse_other_widths_too_few_samples_and_nan():
+    total = FrechetMoments(3)
+    with pytest.raises(ValueError, match="4 wide"):
+        total.update(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="NaN"):
+        total.update(np.full((2, 3), np.inf))
+    with pytest.raises(ValueError, match="dim=2"):
+        total.merge(FrechetMoments(2))
+    total.update(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        total.distance(total)

@@ -1,0 +1,142 @@
+"""Intervals over videos: bootstrap for means, paired bootstrap for differences, subsampling for set distances.
+
+Videos are resampled, never clips: clips of one video are not independent.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A value on the data itself with the percentile interval of its resampled values."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+class Band(NamedTuple):
+    """A curve with its pointwise percentile band: each (T,)."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def bootstrap(
+    values: NDArray[np.floating],
+    *,
+    videos: Sequence[Hashable] | None = None,
+    num_resamples: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Mean of the videos' means with its percentile interval.
+
+    Args:
+        values: (n,), one number a clip.
+        videos: (n,) name of each clip's video; None when every clip is a video of its own.
+    Raises:
+        ValueError: fewer than two videos, lengths that differ, NaN.
+    """
+    means = _mean_per_video(values, videos)
+    resampled = means[_resampled_rows(len(means), num_resamples, seed)].mean(axis=1)
+    low, high = _percentiles(resampled, level)
+    return Interval(float(means.mean()), float(low), float(high))
+
+
+def paired_bootstrap(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    *,
+    videos: Sequence[Hashable] | None = None,
+    num_resamples: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Mean of `a - b` with its interval, where a[i] and b[i] come from the same history and seed; see `bootstrap`."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must match one to one, got shapes {a.shape} and {b.shape}.")
+    return bootstrap(a - b, videos=videos, num_resamples=num_resamples, level=level, seed=seed)
+
+
+def bootstrap_band(
+    curves: NDArray[np.floating], *, num_resamples: int = 1000, level: float = LEVEL, seed: int = 0
+) -> Band:
+    """Mean curve over videos with its pointwise band; curves (V, T), one row a video. One video: a band of no width."""
+    curves = np.asarray(curves, dtype=np.float64)
+    if curves.ndim != 2 or curves.size == 0:
+        raise ValueError(f"curves has shape {curves.shape}; expected (videos, frames).")
+    if not np.isfinite(curves).all():
+        raise ValueError("curves hold NaN or infinite values.")
+    resampled = _resampled_rows(len(curves), num_resamples, seed)
+    counts = np.stack([np.bincount(rows, minlength=len(curves)) for rows in resampled])  # (resamples, V)
+    low, high = _percentiles(counts @ curves / len(curves), level)
+    return Band(curves.mean(axis=0), low, high)
+
+
+def subsample_interval(
+    statistic: Callable[[NDArray[np.int64]], float],
+    num_videos: int,
+    *,
+    fraction: float = 0.5,
+    num_subsamples: int = 100,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Spread of a set statistic, such as a Frechet distance, over random halves of the videos.
+
+    A set resampled with replacement holds copies, which biases a Frechet distance upward; halves drawn without
+    replacement don't, but each has the bias of its smaller size. So `low` and `high` describe sets of
+    fraction x num_videos videos and may lie wholly above `estimate`, which uses all of them. For A against B let
+    the statistic return the difference on the same rows.
+
+    Args:
+        statistic: rows (m,) of the chosen videos -> number.
+    """
+    size = round(fraction * num_videos)
+    if not 2 <= size < num_videos:
+        raise ValueError(f"{num_videos} videos at fraction={fraction} leave {size} a subset; need 2 or more.")
+    rng = np.random.default_rng(seed)
+    values = np.array([statistic(np.sort(rng.permutation(num_videos)[:size])) for _ in range(num_subsamples)])
+    low, high = _percentiles(values, level)
+    return Interval(float(statistic(np.arange(num_videos))), float(low), float(high))
+
+
+def _mean_per_video(values: NDArray[np.floating], videos: Sequence[Hashable] | None) -> NDArray[np.float64]:
+    means = np.asarray(values, dtype=np.float64)
+    if means.ndim != 1:
+        raise ValueError(f"values has shape {means.shape}; expected one number a clip.")
+    if not np.isfinite(means).all():
+        raise ValueError("values hold NaN or infinite numbers; leave failed clips out and say how many.")
+    if videos is not None:
+        if len(videos) != len(means):
+            raise ValueError(f"{len(means)} values but {len(videos)} video names.")
+        clips: dict[Hashable, list[float]] = {}
+        for name, value in zip(videos, means, strict=True):
+            clips.setdefault(name, []).append(float(value))
+        means = np.array([np.mean(of_video) for of_video in clips.values()])
+    if len(means) < 2:
+        raise ValueError(f"an interval over videos needs at least 2 videos, got {len(means)}.")
+    return means
+
+
+def _resampled_rows(num_videos: int, num_resamples: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(num_videos, size=(num_resamples, num_videos))
+
+
+def _percentiles(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+    """Lower and upper end, (2, ...), of the central `level` of the first axis."""
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} is not between 0 and 1.")
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -98,6 +98,8 @@ class StateReader:
         expected = (self.scenes.height, self.scenes.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected:
             raise ValueError(f"frames must be (T, {', '.join(map(str, expected))}), got {frames.shape}.")
+        if not np.issubdtype(frames.dtype, np.floating):
+            raise ValueError(f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255.")
         position = np.full((len(frames), self.max_sprites, 2), np.nan)
         identity = np.full((len(frames), self.max_sprites), -1, dtype=np.int64)
         for start in range(0, len(frames), FRAMES_AT_ONCE):

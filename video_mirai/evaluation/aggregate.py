@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -115,8 +116,7 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
     scores, timeline = row.scores, row.timeline
     videos = [score.video for score in scores]
     metrics = {
-        label: _distance_estimate(lambda subset, label=label: row.distance(label, None, subset), row, resampling, 0.0)
-        for label in row.labels()
+        label: _distance_estimate(partial(row.distance, label, None), row, resampling, 0.0) for label in row.labels()
     }
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
@@ -197,8 +197,7 @@ def _window(row: RowScores, index: int, resampling: Resampling) -> Window:
     start, end = row.timeline.windows[index]
     videos = [score.video for score in row.scores]
     metrics = {
-        label: _distance_estimate(lambda subset, label=label: row.distance(label, index, subset), row, resampling, 0.0)
-        for label in row.labels()
+        label: _distance_estimate(partial(row.distance, label, index), row, resampling, 0.0) for label in row.labels()
     }
     for key in row.scores[0].curves:
         values = np.array([np.mean(score.curves[key][start:end]) for score in row.scores])

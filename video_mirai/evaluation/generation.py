@@ -113,7 +113,7 @@ class ClipStore:
         path = self._frames_path(index)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
-        state = {f"state_{key}": value for key, value in clip.state.items()}
+        state: dict[str, Any] = {f"state_{key}": value for key, value in clip.state.items()}
         np.savez_compressed(part, settings=self._settings, name=clip.name, frames=clip.frames, **state)
         os.replace(part, path)
 

@@ -30,7 +30,6 @@ from video_mirai.evaluation.results import (
 from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, video_file
 
 PACKAGES = ("video_mirai", "torch", "diffusers", "numpy")
-SIDE_BY_SIDE = "Same histories, side by side"
 
 
 class Published(NamedTuple):
@@ -144,10 +143,11 @@ def make_galleries(evaluation: Evaluation) -> list[Gallery]:
     worst = [score.clip for score in by_psnr if score.clip not in fixed][: config.worst_videos]
     galleries = [
         Gallery(
-            SIDE_BY_SIDE,
+            "Same histories, side by side",
             f"The first {len(fixed)} histories of the seeded order, chosen before anything was generated. All videos "
             "of a strip share their first frames; from then on the models are on their own.",
             [_strip(evaluation, clip) for clip in fixed],
+            pause_button=True,
         ),
         Gallery(
             f"Worst {len(worst)}",

@@ -46,6 +46,7 @@ class Gallery(NamedTuple):
     title: str
     note: str
     strips: list[Strip]
+    pause_button: bool = False
 
 
 def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Gallery]) -> str:
@@ -184,10 +185,9 @@ def _gallery(gallery: Gallery) -> str:
     if not gallery.strips:
         return ""
     strips = "".join(_strip(strip) for strip in gallery.strips)
-    pause = (
-        "" if gallery.title != "Same histories, side by side" else "<button id=pause type=button>Pause videos</button>"
-    )
-    return f"<section><h2>{escape(gallery.title)}</h2><p class=soft>{escape(gallery.note)}</p>{pause}<div class=strips>{strips}</div></section>"
+    pause = "<button id=pause type=button>Pause videos</button>" if gallery.pause_button else ""
+    head = f"<h2>{escape(gallery.title)}</h2><p class=soft>{escape(gallery.note)}</p>{pause}"
+    return f"<section>{head}<div class=strips>{strips}</div></section>"
 
 
 def _strip(strip: Strip) -> str:

@@ -56,7 +56,7 @@ class Processes(NamedTuple):
     """The processes that share the work. gather: concatenates a list over all of them, in any order."""
 
     rank: int
-    count: int
+    num_processes: int
     wait: Callable[[], None]
     gather: Callable[[list[Any]], list[Any]]
 
@@ -202,7 +202,7 @@ def _generate(
     """This process's share of the batches that are not finished yet."""
     clips = range(len(held_out.compared))
     batches = [clips[start : start + config.batch_clips] for start in range(0, len(clips), config.batch_clips)]
-    mine = batches[processes.rank :: processes.count]
+    mine = batches[processes.rank :: processes.num_processes]
     # A batch is redone whole: its numbers may depend, in the last digits, on what is computed together.
     todo = [batch for batch in mine if not all(stores[name].has(clip) for clip in batch)]
     total = sum(len(batch) for batch in todo) * horizon_frames
@@ -247,7 +247,7 @@ def _score(
     """Scores of every row, models first, each in the order of the clips."""
     codecs = _codec_rows(models)
     mine: list[tuple[str, VideoScores]] = []
-    clips = range(max(len(held_out.compared), len(held_out.others)))[processes.rank :: processes.count]
+    clips = range(max(len(held_out.compared), len(held_out.others)))[processes.rank :: processes.num_processes]
     for clip in tqdm(clips, desc="score", unit="clip", disable=not processes.is_main):
         if clip < len(held_out.others):
             mine.append((REAL_ROW, protocol.score(clip, stores[OTHERS].load(clip), truth=None)))

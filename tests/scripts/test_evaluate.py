@@ -1,0 +1,132 @@
+"""The evaluation script as a user meets it: files, resuming, exit codes, several processes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
+
+from _cli import run_script
+from evaluate import main
+from video_mirai.build import export_run, run_dir
+from video_mirai.media import write_video
+
+CONFIG = REPOSITORY / "configs" / "eval" / "scenes_tiny.yaml"
+QUICK = [
+    "num_clips=4", "horizon_frames=16", "window_frames=8", "stride_frames=8", "batch_clips=2", "num_resamples=20",
+    "num_subsets=5", "fixed_videos=1", "worst_videos=1", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two exported runs that never trained: their rollouts are noise, which is enough here."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed in (("baseline", 0), ("foresight", 1)):
+        config = tiny_config(folder, f"name={name}", f"seed={seed}")
+        export_run(config, make_trainer(config))
+        assert (run_dir(config) / "export").is_dir()
+    forget_accelerator()
+    return folder
+
+
+def arguments(runs: Path, out: Path, *overrides: str) -> list[str]:
+    models = [f"models.{name}={runs / name}" for name in ("baseline", "foresight")]
+    return ["--config", str(CONFIG), *QUICK, *models, f"out={out}", *overrides]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *given: str) -> int:
+    """Exit code of the script, run in this process."""
+    forget_accelerator()
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *given])
+    with pytest.raises(SystemExit) as exit_info:
+        run_script(main)
+    forget_accelerator()
+    return int(exit_info.value.code or 0)
+
+
+def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evaluation"
+    assert call(monkeypatch, *arguments(runs, out)) == 0
+    printed = capsys.readouterr().out
+    assert f"report: {out / 'report.html'}" in printed and "copy-last-frame" in printed
+    first = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in first["rows"]] == ["baseline", "foresight", "copy-last-frame", "real vs real"]
+    assert {"psnr", "fd_random3d", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][
+        "metrics"
+    ].keys()
+    assert [window["first"] for window in first["rows"][0]["windows"]] == [1, 9]
+    assert next((d["name"], d["reference"]) for d in first["differences"]) == ("foresight", "baseline")
+    assert first["clips"]["split"] == "test" and first["detectors"][0]["sha256"]
+    with (out / "per_video.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4 * 4
+    page = (out / "report.html").read_text()
+    assert page.count("<video") == 2 * 3
+
+    frames = {row: out / "frames" / row / "0003.npz" for row in ("truth", "baseline", "foresight")}
+    before = {row: path.stat().st_mtime_ns for row, path in frames.items()}
+    frames["foresight"].unlink()
+    assert call(monkeypatch, *arguments(runs, out)) == 0
+    assert frames["baseline"].stat().st_mtime_ns == before["baseline"]
+    assert frames["foresight"].stat().st_mtime_ns != before["foresight"]
+    assert json.loads((out / "results.json").read_text())["rows"] == first["rows"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.baseline=none/here", "error: checkpoint folder none/here does not exist"),
+        ("models.truth=none", "error: models.truth: choose a name"),
+        ("horizn_frames=3", "error: horizn_frames: unknown key"),
+        ("horizon_frames=4", "error: horizon_frames=4 is shorter than window_frames=8"),
+        ("detectors=[unknown]", "error: detector 'unknown' is not known"),
+        ("data.video_folder.root=none/here", "error: none/here: no such folder"),
+    ],
+)
+def test_users_mistake_is_one_line_and_exit_code_2(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    message: str,
+) -> None:
+    assert call(monkeypatch, *arguments(runs, tmp_path / "out", override)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(errors) == 1 and errors[0].startswith(message)
+
+
+def test_horizon_longer_than_the_videos_names_the_longest_possible(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(12):
+        write_video(tmp_path / "videos" / f"{i}.mp4", np.full((12, 16, 16, 3), 20 * i, np.uint8), fps=8.0)
+    folder = [f"data.video_folder.{setting}" for setting in (f"root={tmp_path / 'videos'}", "height=16", "width=16")]
+    split = ["data.video_folder.test_fraction=0.9", "data.video_folder.val_fraction=0"]
+    assert call(monkeypatch, *arguments(runs, tmp_path / "out", *folder, *split)) == 2
+    assert "the longest possible is horizon_frames=10" in capsys.readouterr().err
+    empty = ["data.video_folder.test_fraction=0", "data.video_folder.val_fraction=0"]
+    assert call(monkeypatch, *arguments(runs, tmp_path / "out", *folder, *empty)) == 2
+    assert "split 'test' is empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_numbers_as_one(runs: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    results = []
+    for count in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        out = tmp_path / str(count)
+        command = [*launch, str(REPOSITORY / "scripts" / "evaluate.py"), *arguments(runs, out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append(json.loads((out / "results.json").read_text()))
+    for part in ("rows", "differences", "clips"):
+        assert results[0][part] == results[1][part]

@@ -34,7 +34,7 @@ def main() -> None:
     run_dir = build.run_dir(config)
     accelerator = start_accelerator(config.train, run_dir)
     log_to_stderr(is_main_process=accelerator.is_main_process)
-    plan = build.plan_run(config)
+    plan = build.plan_run(config, accelerator.device)
     if arguments.dry_run:
         accelerator.print(describe(config, plan, accelerator))
         return
@@ -51,6 +51,7 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from error  # exit code 1
     folder = build.export_run(config, trainer)
     accelerator.print(f"exported to {folder}")
+    accelerator.end_training()
 
 
 def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:

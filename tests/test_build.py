@@ -9,6 +9,7 @@ from tiny_training import REPOSITORY, TINY_FORESIGHT, make_trainer, tiny_config
 
 from video_mirai import build
 from video_mirai.config import RunConfig, load_config
+from video_mirai.data.latent_folder import LatentHeader, write_latents
 
 CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
 
@@ -48,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["foresight.teacher.checkpoint=asset:none"], r"none does not exist"),
         (["foresight.teacher.checkpoint=''"], r"foresight\.teacher\.checkpoint: no value given"),
         (["model.text_dim=8"], r"model\.text_dim=8, but the data set's clips come without context"),
+        (["model.attention_backend=flex"], r"'flex' has no backward pass on CPU"),
         (["model.in_channels=4"], r"model\.in_channels=4, but the codec's latents have 3"),
         (["codec.kind=diffusers", "codec.path=none/codec"], r"none/codec"),
         (["data.kind=video_folder", "data.video_folder.root=none/videos"], r"none/videos"),
@@ -57,7 +59,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_misfit_is_named_before_training(tmp_path: Path, run: Path, overrides: list[str], message: str) -> None:
     settings = [f"foresight.teacher.checkpoint={run}", *overrides]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        build.plan_run(tiny_config(tmp_path, *settings, base=TINY_FORESIGHT))
+        build.plan_run(tiny_config(tmp_path, *settings, base=TINY_FORESIGHT), torch.device("cpu"))
+
+
+def test_latents_of_another_codec_are_refused(tmp_path: Path) -> None:
+    latents = torch.zeros(24, 3, 16, 16)
+    for name in ("a", "b", "c"):
+        header = LatentHeader("0" * 64, 8.0, 16, 16, name, 1, 24, 0, False)
+        write_latents(tmp_path / f"{name}.safetensors", latents, header)
+    settings = ["data.kind=latent_folder", f"data.latent_folder.root={tmp_path}", "data.latent_folder.split=all"]
+    with pytest.raises(ValueError, match="codec"):
+        build.plan_run(tiny_config(tmp_path, *settings, "data.latent_folder.num_frames=8"), torch.device("cpu"))
 
 
 def test_loading_a_run_names_what_is_missing(tmp_path: Path, run: Path) -> None:
@@ -97,3 +109,15 @@ def test_student_starts_the_same_with_and_without_foresight(tmp_path: Path) -> N
     without = build.build_objective(tiny_config(tmp_path), 3, teacher_width=0)
     for name, value in without.student.state_dict().items():
         assert torch.equal(value, with_predictor.student.state_dict()[name]), name
+
+
+def test_unfinished_run_is_exported_from_its_newest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    trainer = make_trainer(tiny_config(tmp_path))
+    with pytest.raises(FileNotFoundError, match="holds no checkpoints"):
+        build.export_checkpoint(trainer.run_dir, None)
+    trainer.save()
+    build.export_checkpoint(trainer.run_dir, None)
+    loaded = build.load_run(trainer.run_dir).model.state_dict()
+    for name, value in trainer.ema_state().items():
+        assert torch.equal(value, loaded[name]), name

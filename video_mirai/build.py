@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yaml, load_config
+from video_mirai.data.latent_folder import LatentFolder
 from video_mirai.data.scenes import Scenes
 from video_mirai.data.video_folder import VideoFolder
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -24,6 +26,7 @@ from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
+from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
 from video_mirai.training.checks import LatentShape, check_fit
 from video_mirai.training.export import CODEC, CONFIG_FILE, TRANSFORMER, find_export, write_export
 from video_mirai.training.seeds import derive_seed, make_generator
@@ -36,6 +39,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
 DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
     "scenes": Scenes,
+    "latent_folder": LatentFolder,
 }
 
 
@@ -58,8 +62,8 @@ class RunPlan(NamedTuple):
     shape: LatentShape
 
 
-def plan_run(config: RunConfig) -> RunPlan:
-    """Open the data, read the codec, and check that everything fits together.
+def plan_run(config: RunConfig, device: torch.device) -> RunPlan:
+    """Open the data, read the codec, and check that everything fits together and trains on `device`.
 
     Raises:
         FileNotFoundError, ValueError: one line that names the setting or file at fault.
@@ -72,7 +76,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         teacher = _teacher_on_meta(config.foresight, codec)
     with torch.device("meta"):
         objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
-    check_fit(objective, teacher, config.rollout, shape)
+    check_fit(objective, teacher, config.rollout, shape, device)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
 
@@ -83,6 +87,7 @@ def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) ->
         objective.student = load_student(config.model, plan.shape.channels)
     codec = plan.codec.to(accelerator.device)
     rank = accelerator.process_index
+    set_seed(derive_seed(config.seed, "global", rank) % 2**32)  # nothing here draws from these; other code may
     generators = {"noise": make_generator(accelerator.device, config.seed, "noise", rank)}
     foresight = None
     if config.foresight is not None:
@@ -110,7 +115,7 @@ def run_dir(config: RunConfig) -> Path:
 
 def build_data_set(config: DataConfig, **changes: Any) -> ClipSet:
     """The data set that a config names, with some of its settings replaced."""
-    settings = {"video_folder": config.video_folder, "scenes": config.scenes}
+    settings = {"video_folder": config.video_folder, "scenes": config.scenes, "latent_folder": config.latent_folder}
     chosen = settings[config.kind]
     if chosen is None:
         raise ValueError(f"data.kind is {config.kind!r}, but there is no data.{config.kind} block.")
@@ -161,7 +166,10 @@ def build_foresight(config: RunConfig, generator: torch.Generator, device: torch
     """The frozen teacher and its look-ahead window."""
     assert config.foresight is not None
     settings = config.foresight.teacher
-    model = load_run(settings.checkpoint, device).model
+    # Frozen, so it needs no fp32 master weights.
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    folder = _transformer_folder(settings.checkpoint)
+    model = CausalVideoDiT.from_pretrained(folder, torch_dtype=dtype).to(device)
     teacher = DiTTeacher(model, settings.layer, settings.sigma, generator)
     return ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
 
@@ -171,15 +179,15 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
     settings = config.validation
     if settings.every_steps == 0:
         return None
-    data = config.validation_data
-    loss_set = build_data_set(config.data, split="val") if data is None else build_data_set(data)
+    held_out = {"split": "val"} if config.validation_data is None else {}
+    data = config.data if config.validation_data is None else config.validation_data
+    loss_set = build_data_set(data, **held_out)
     rollout_set = None
     if settings.rollout_clips and config.objective.kind != "bidirectional":
         frames = settings.history_frames + settings.rollout_frames
-        if config.data.kind != "latent_folder":
+        if data.kind != "latent_folder":
             frames = codec.num_pixel_frames(frames)
-        held_out = {"split": "val"} if data is None else {}
-        rollout_set = build_data_set(config.data if data is None else data, num_frames=frames, **held_out)
+        rollout_set = build_data_set(data, num_frames=frames, **held_out)
     return Validator(
         settings,
         loss_set,
@@ -207,6 +215,8 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
     sample = train_set[0]
     context_tokens = sample["context"].shape[-2] if "context" in sample else 0
     if "latents" in sample:
+        if isinstance(train_set, LatentFolder):
+            train_set.require_codec(codec.fingerprint())
         frames, channels, height, width = sample["latents"].shape
         return LatentShape(frames, channels, height, width, context_tokens)
     codec.check_video(sample["video"][None])
@@ -218,16 +228,17 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
 
 
 def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT:
-    """The teacher's architecture; its codec has to be the run's."""
+    """The teacher's architecture; where it is an export, its codec has to be the run's."""
     if not foresight.teacher.checkpoint:
         raise ValueError("foresight.teacher.checkpoint: no value given; name a trained teacher's run folder.")
-    folder = find_export(_resolve(foresight.teacher.checkpoint))
-    if load_codec(folder / CODEC).fingerprint() != codec.fingerprint():
+    folder = _transformer_folder(foresight.teacher.checkpoint)
+    codec_folder = folder.parent / CODEC
+    if codec_folder.is_dir() and load_codec(codec_folder).fingerprint() != codec.fingerprint():
         raise ValueError(
             f"the teacher {foresight.teacher.checkpoint} was trained on another codec's latents than this run's."
         )
     with torch.device("meta"):
-        return CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder / TRANSFORMER))
+        return CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
 
 
 def _transformer_folder(path: str) -> Path:
@@ -266,6 +277,27 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     student = trainer.objective.student
     card = model_card(config, trainer.step)
     return write_export(run_dir(config), student.config, weights, trainer.codec, trainer.config_yaml, card)
+
+
+def export_checkpoint(run: Path, folder: Path | None) -> Path:
+    """Write `run`/export from a checkpoint, or from its newest one.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, damaged, or not this run's.
+    """
+    if folder is None:
+        saved = list_checkpoints(run)
+        if not saved:
+            raise FileNotFoundError(f"{run} holds no checkpoints.")
+        folder = saved[-1]
+    tensors, state, config_yaml = load_checkpoint(folder)
+    config = load_config(RunConfig, folder / CONFIG_FILE)
+    codec = build_codec(config.codec)
+    channels = tensors["ema"]["patch_embedding.weight"].shape[1]
+    with torch.device("meta"):
+        student = CausalVideoDiT(**student_settings(config.model, channels))
+    card = model_card(config, state["step"])
+    return write_export(run, student.config, tensors["ema"], codec, config_yaml, card)
 
 
 def model_card(config: RunConfig, step: int) -> str:

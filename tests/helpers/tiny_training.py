@@ -33,7 +33,7 @@ def make_trainer(config: RunConfig) -> Trainer:
     forget_accelerator()
     accelerator = start_accelerator(config.train, build.run_dir(config))
     build.run_dir(config).mkdir(parents=True, exist_ok=True)
-    return build.build_trainer(config, build.plan_run(config), accelerator)
+    return build.build_trainer(config, build.plan_run(config, accelerator.device), accelerator)
 
 
 def forget_accelerator() -> None:

@@ -47,9 +47,7 @@ def test_every_predictor_weight_moves_and_the_teachers_never_do(tmp_path: Path, 
     frozen = {name: value.clone() for name, value in trainer.foresight.teacher.model.state_dict().items()}
     trainer.fit(4)
     still = [
-        name
-        for name, value in trainer.objective.predictor.named_parameters()
-        if torch.equal(value, predictor[name])
+        name for name, value in trainer.objective.predictor.named_parameters() if torch.equal(value, predictor[name])
     ]
     assert not still
     assert_same_tensors(frozen, trainer.foresight.teacher.model.state_dict())

@@ -91,7 +91,7 @@ def test_damaged_or_missing_checkpoint_is_named(tmp_path: Path) -> None:
     trainer = make_trainer(tiny_config(tmp_path))
     saved = trainer.save()
     (saved / "ema.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ValueError, match="ema.safetensors is damaged"):
+    with pytest.raises(ValueError, match=r"ema\.safetensors is damaged"):
         trainer.load(saved)
     with pytest.raises(FileNotFoundError, match="nowhere is not a checkpoint"):
         trainer.load(tmp_path / "nowhere")

@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
+
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.objectives.flow_matching import Objective
+from video_mirai.ops.attention import check_backend
 from video_mirai.sampling.rollout import RolloutSettings
 
 
@@ -18,14 +21,20 @@ class LatentShape(NamedTuple):
 
 
 def check_fit(
-    objective: Objective, teacher: CausalVideoDiT | None, rollout: RolloutSettings, shape: LatentShape
+    objective: Objective,
+    teacher: CausalVideoDiT | None,
+    rollout: RolloutSettings,
+    shape: LatentShape,
+    device: torch.device,
 ) -> None:
-    """Objective and teacher may be on the meta device.
+    """Objective and teacher may be on the meta device; `device` is the one that trains.
 
     Raises:
         ValueError: names the settings that do not fit.
     """
     settings, frames = objective.config, shape.frames
+    masked = settings.kind != "bidirectional"
+    check_backend(objective.student.config.attention_backend, device, masked=masked, backward=True)
     text_dim = objective.student.config.text_dim
     if (shape.context_tokens == 0) != (text_dim is None):
         raise ValueError(
@@ -43,7 +52,7 @@ def check_fit(
             f"{settings.chunk_frames} it needs more than its {frames} latent frames."
         )
     objective.student.tokens_per_frame(shape.height, shape.width)
-    if settings.kind != "bidirectional":
+    if masked:
         _check_rollout(rollout, settings.chunk_frames, frames)
     if teacher is not None:
         _check_foresight(objective, teacher, shape)

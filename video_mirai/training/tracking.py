@@ -32,8 +32,9 @@ class RunLog:
                 stream.write(json.dumps({"step": step, **values}) + "\n")
 
     def close(self) -> None:
-        """Flush and close the tracker."""
-        self.accelerator.end_training()
+        """Flush and close the tracker; the processes stay connected."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:

@@ -65,6 +65,11 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
 
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "gradient_accumulation", "log_every", "keep_checkpoints"):
+            if (value := vars(self)[name]) < 1:
+                raise ValueError(f"train.{name}={value} must be at least 1.")
+
 
 class TrainingDiverged(RuntimeError):
     """A loss term or a gradient became NaN or infinite; the weights are still those from before that step."""

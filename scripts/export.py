@@ -1,0 +1,25 @@
+"""Export the averaged student of a run that has not finished, from its newest or a given checkpoint."""
+
+from pathlib import Path
+
+from _cli import make_parser, run_script
+
+
+def main() -> None:
+    """Read a checkpoint, write RUN/export."""
+    parser = make_parser(
+        "Write RUN/export/ from a checkpoint of a run, as the end of its training does.",
+        "python scripts/export.py --run runs/scenes_tiny",
+    )
+    parser.add_argument("--run", required=True, type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a checkpoint of it; default: the newest")
+    arguments = parser.parse_args()
+
+    # Below, because these imports take seconds and --help needs none.
+    from video_mirai import build
+
+    print(f"exported to {build.export_checkpoint(arguments.run, arguments.checkpoint)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

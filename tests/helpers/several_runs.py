@@ -1,4 +1,4 @@
-"""Run the training script several times in one process, since imports take longer than training; `--` parts the runs."""
+"""Run the training script several times in one process (imports take longer than training); `--` parts the runs."""
 
 import itertools
 import sys

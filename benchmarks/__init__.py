@@ -1,0 +1,1 @@
+"""What is measured against what; run by scripts/benchmark.py, explained in docs/performance.md."""

@@ -1,0 +1,120 @@
+"""How large everything that is measured is. FULL gives the published figures; QUICK only shows that all of it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """One clip through both transformers; frames x (latent_size / patch)^2 tokens.
+
+    Attributes:
+        widths: model widths, each measured by itself; feed-forward 4 x width.
+        latent_size: height and width of the latents.
+        context_tokens: text tokens, so that ours has cross-attention as Wan does.
+    """
+
+    widths: tuple[int, ...] = (256, 512)
+    num_layers: int = 6
+    head_dim: int = 64
+    frames: int = 16
+    latent_size: int = 16
+    patch: int = 2
+    channels: int = 16
+    context_tokens: int = 8
+    text_dim: int = 64
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """The demo's model and clips: 64 x 64 pixels through an 8x codec, patches of one latent pixel.
+
+    Attributes:
+        student_layer, teacher_layer: transformer blocks (1-based) that foresight reads; the teacher is as large as the
+            student.
+        window_frames: history frames that a rollout attends to.
+        num_steps: denoising steps of a frame in a rollout.
+    """
+
+    width: int = 256
+    num_layers: int = 6
+    head_dim: int = 64
+    batch: int = 16
+    frames: int = 12
+    latent_size: int = 8
+    channels: int = 16
+    student_layer: int = 4
+    teacher_layer: int = 4
+    predictor_blocks: int = 3
+    window_frames: int = 11
+    num_steps: int = 4
+
+
+@dataclass(frozen=True)
+class RolloutSize:
+    """Of the clip's model: frames generated in each of `runs` rollouts with the cache and `full_frames` without."""
+
+    frames: int = 300
+    full_frames: int = 10
+    runs: int = 3
+
+
+@dataclass(frozen=True)
+class LoaderSize:
+    """Videos that the benchmark writes itself, cut into clips that tile them; one second between key frames.
+
+    Attributes:
+        clip_pixels: height and width that the loader resizes to.
+    """
+
+    videos: int = 8
+    clips_per_video: int = 16
+    clip_frames: int = 16
+    height: int = 240
+    width: int = 320
+    fps: int = 30
+    clip_pixels: int = 64
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything together.
+
+    Attributes:
+        repetitions: turns that each variant gets; medians are over these.
+        warmup: turns before them that don't count.
+        matmul: rows and columns of the square product that is the machine's own rate.
+    """
+
+    repetitions: int = 9
+    warmup: int = 2
+    matmul: int = 2048
+    step: StepSize = StepSize()
+    clip: ClipSize = ClipSize()
+    rollout: RolloutSize = RolloutSize()
+    loader: LoaderSize = LoaderSize()
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    repetitions=2,
+    warmup=1,
+    matmul=128,
+    step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
+    clip=ClipSize(
+        width=32,
+        num_layers=2,
+        head_dim=16,
+        batch=2,
+        frames=4,
+        latent_size=2,
+        channels=4,
+        student_layer=1,
+        teacher_layer=1,
+        predictor_blocks=1,
+        window_frames=3,
+        num_steps=2,
+    ),
+    rollout=RolloutSize(frames=11, full_frames=1, runs=2),
+    loader=LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),
+)

@@ -1,0 +1,57 @@
+"""A pipeline of the project's own commands: each shown, run, timed, and skipped when its result is there already."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes=1", "--num_machines=1", "--mixed_precision=no")
+
+
+class Stage(NamedTuple):
+    """A command for this Python, and the file or folder that is there once it has finished."""
+
+    title: str
+    command: tuple[str, ...]
+    done: Path
+
+
+def launched(title: str, done: Path, *command: str) -> Stage:
+    """A stage that runs under accelerate launch."""
+    return Stage(title, (*LAUNCH, "--dynamo_backend=no", *command), done)
+
+
+def run_stages(stages: Sequence[Stage]) -> float:
+    """Run them in order; minutes in all.
+
+    Raises:
+        OSError: a stage failed; what came before it is kept.
+    """
+    return sum(_run(number, len(stages), stage) for number, stage in enumerate(stages, 1))
+
+
+def _run(number: int, total: int, stage: Stage) -> float:
+    print(f"\n[{number}/{total}] {stage.title}", flush=True)
+    if stage.done.exists():
+        print(f"  done before: {stage.done} is there", flush=True)
+        return 0.0
+    print(f"  {_as_typed(stage.command)}", flush=True)
+    start = time.perf_counter()
+    code = subprocess.run([sys.executable, *stage.command], cwd=ROOT, check=False).returncode
+    if code:
+        raise OSError(f"stage {number} ({stage.title}) failed with exit code {code}; run again to go on from here.")
+    minutes = (time.perf_counter() - start) / 60
+    print(f"  {minutes:.1f} minutes", flush=True)
+    return minutes
+
+
+def _as_typed(command: tuple[str, ...]) -> str:
+    """The command as a person would type it."""
+    launcher = len(LAUNCH) + 1
+    if command[: len(LAUNCH)] == LAUNCH:
+        return f"accelerate launch {shlex.join(command[launcher:])}"
+    return f"python {shlex.join(command)}"

@@ -1,0 +1,92 @@
+"""The recipe of the checkpoints that ship under assets/checkpoints: about two hours on two cores, resumable."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from _cli import make_parser, run_script
+from _stages import Stage, launched, run_stages
+
+SEED = 0
+CODEC, TEACHER, CAUSAL = "doom_codec", "doom_teacher", "doom_causal"
+
+
+def main() -> None:
+    """Parse, train what is not trained yet, write the checkpoints in bf16."""
+    options = parse_options()
+    run_stages(stages(options.out, options.to))
+    for run, name in (("doom_teacher", TEACHER), ("doom", CAUSAL)):
+        write_half_precision(options.out / run / "export", options.to / name)
+    print(f"\nDone: {', '.join((CODEC, TEACHER, CAUSAL))} in {options.to}")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = make_parser(
+        "Records Doom clips with seed 0 and trains, from random weights, the codec, the non-causal teacher and the\n"
+        "causal model that ./scripts/demo.sh starts from. Finished stages are skipped, interrupted ones resumed.",
+        "python scripts/make_assets.py",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/assets"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--to", type=Path, default=Path("assets/checkpoints"), metavar="DIR", help="default: %(default)s"
+    )
+    return parser.parse_args()
+
+
+def stages(out: Path, assets: Path) -> list[Stage]:
+    """Record, codec, latents, teacher, causal model."""
+    videos, latents, codec = out / "videos", out / "latents", assets / CODEC
+    data = (f"output_dir={out}", f"data.latent_folder.root={latents}", f"codec.path={codec}", f"seed={SEED}")
+    return [
+        Stage(
+            "Record Doom videos",
+            ("data_tools/record_doom.py", "--out", f"{videos}", "--clips=80", "--frames=120", f"--seed={SEED}"),
+            videos / "dataset.json",
+        ),
+        Stage(
+            "Train the codec",
+            (
+                "scripts/train_codec.py",
+                "--config=configs/codec/doom64.yaml",
+                f"data.root={videos}",
+                f"output_dir={codec}",
+            ),
+            codec / "config.json",
+        ),
+        Stage(
+            "Encode the videos",
+            ("data_tools/encode_latents.py", "--videos", f"{videos}", "--codec", f"{codec}", "--out", f"{latents}"),
+            latents,
+        ),
+        launched(
+            "Train the non-causal teacher",
+            out / "doom_teacher" / "export",
+            "scripts/train_video.py",
+            "--config=configs/train/doom_teacher.yaml",
+            *data,
+        ),
+        launched(
+            "Train the causal model",
+            out / "doom" / "export",
+            "scripts/train_video.py",
+            "--config=configs/train/doom.yaml",
+            *data,
+        ),
+    ]
+
+
+def write_half_precision(export: Path, target: Path) -> None:
+    """Copy an export with its weights in bf16: half the size, and training keeps fp32 weights of its own anyway."""
+    import torch
+
+    from video_mirai.models.causal_dit import CausalVideoDiT
+
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(export, target)
+    model = CausalVideoDiT.from_pretrained(export / "transformer", torch_dtype=torch.float32)
+    model.to(torch.bfloat16).save_pretrained(target / "transformer")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -13,11 +13,11 @@ LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes=1", "--num_machin
 
 
 class Stage(NamedTuple):
-    """A command for this Python, and the file or folder that is there once it has finished."""
+    """A command for this Python, and what is there once it has finished; None: it knows itself what is left to do."""
 
     title: str
     command: tuple[str, ...]
-    done: Path
+    done: Path | None
 
 
 def launched(title: str, done: Path, *command: str) -> Stage:
@@ -36,7 +36,7 @@ def run_stages(stages: Sequence[Stage]) -> float:
 
 def _run(number: int, total: int, stage: Stage) -> float:
     print(f"\n[{number}/{total}] {stage.title}", flush=True)
-    if stage.done.exists():
+    if stage.done is not None and stage.done.exists():
         print(f"  done before: {stage.done} is there", flush=True)
         return 0.0
     print(f"  {_as_typed(stage.command)}", flush=True)

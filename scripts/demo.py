@@ -98,7 +98,7 @@ def train_codec(options: argparse.Namespace, codec: Path) -> Stage:
 def encode(options: argparse.Namespace, codec: Path) -> Stage:
     videos, latents = options.out / "videos", options.out / "latents"
     command = ("data_tools/encode_latents.py", "--videos", videos, "--codec", codec, "--out", latents)
-    return Stage("Encode the videos", as_words(command), latents)
+    return Stage("Encode the videos", as_words(command), None)
 
 
 def train(options: argparse.Namespace, codec: Path, name: str, title: str, config: str, *overrides: str) -> Stage:

@@ -56,7 +56,7 @@ def stages(out: Path, assets: Path) -> list[Stage]:
         Stage(
             "Encode the videos",
             ("data_tools/encode_latents.py", "--videos", f"{videos}", "--codec", f"{codec}", "--out", f"{latents}"),
-            latents,
+            None,
         ),
         launched(
             "Train the non-causal teacher",

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass
@@ -37,11 +38,18 @@ def make_ema(student: nn.Module, config: EMAConfig) -> EMAModel:
 def ema_weights(student: nn.Module, ema: EMAModel) -> Iterator[None]:
     """Inside, the student carries its averaged weights and is in eval mode; afterwards both are as before."""
     was_training = student.training
-    ema.store(student.parameters())
-    ema.copy_to(student.parameters())
+    present = [parameter.detach().clone() for parameter in student.parameters()]
+    _copy(ema.shadow_params, student)
     student.eval()
     try:
         yield
     finally:
-        ema.restore(student.parameters())
+        _copy(present, student)
         student.train(was_training)
+
+
+@torch.no_grad()
+def _copy(values: list[Tensor], student: nn.Module) -> None:
+    """Tensor by tensor: EMAModel's own copy_to has no version for sharded parameters."""
+    for parameter, value in zip(student.parameters(), values, strict=True):
+        parameter.copy_(value)

@@ -7,34 +7,32 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Findings, ratios, take_turns, timed
-from benchmarks.sizes import ClipSize, Sizes
+from benchmarks.sizes import RunSize, Sizes
+from video_mirai.build import build_objective, student_settings
+from video_mirai.config import RunConfig, load_config
 from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.loader import collate_clips
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import PixelsCodec
-from video_mirai.models.predictor import ForesightPredictor
-from video_mirai.models.teachers import DiTTeacher, TeacherConfig
-from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig
-from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
+from video_mirai.models.teachers import DiTTeacher
+from video_mirai.objectives.foresight import ForesightSource
 from video_mirai.training import estimate
-from video_mirai.training.optimizers import OptimizerConfig
-from video_mirai.training.trainer import TrainConfig, Trainer, start_accelerator
+from video_mirai.training.trainer import Trainer, start_accelerator
 
 GROUP = "Foresight"
-PLAIN, FORESIGHT = "teacher forcing", "teacher forcing with foresight"
-HISTORY_SIGMA_MAX = 0.1
-TEACHER_SIGMA = 0.1
+PLAIN, FORESIGHT = "training step without foresight", "training step with foresight"
 RATIO_AT_MOST = 1.4
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class RandomLatents:
-    """A set of clips of random latents."""
+    """As many clips of random latents as a batch takes."""
 
     fps = 10.0
 
-    def __init__(self, size: ClipSize) -> None:
-        shape = (size.batch, size.frames, size.channels, size.latent_size, size.latent_size)
-        self._clips = torch.randn(shape)
+    def __init__(self, config: RunConfig, size: RunSize) -> None:
+        shape = (num_frames(config), size.channels, size.latent_size, size.latent_size)
+        self._clips = torch.randn(config.train.batch_size, *shape)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -45,18 +43,17 @@ class RandomLatents:
 
 
 def measure_foresight(sizes: Sizes, device: torch.device, work_dir: Path, *, compiled: bool) -> Findings:
-    """Seconds of Trainer.train_step: teacher, forward, backward, clipping, Muon and AdamW, moving average."""
-    config = TrainConfig(
-        batch_size=sizes.clip.batch, tracker="none", compile=compiled, optimizer=OptimizerConfig(kind="muon")
-    )
-    accelerator = start_accelerator(config, work_dir)
+    """Seconds of Trainer.train_step: teacher, forward, backward, clipping, optimisers, moving average."""
+    config = read_config(sizes.run, f"train.compile={compiled}")
+    accelerator = start_accelerator(config.train, work_dir)
     if accelerator.device.type != device.type:
         raise ValueError(
             f"Accelerate runs on {accelerator.device}, not on {device}; for a CPU set ACCELERATE_USE_CPU=1."
         )
+    plain = read_config(sizes.run, f"train.compile={compiled}", "foresight=null")
     trainers = {
-        PLAIN: make_trainer(sizes.clip, config, accelerator, work_dir, with_foresight=False),
-        FORESIGHT: make_trainer(sizes.clip, config, accelerator, work_dir, with_foresight=True),
+        PLAIN: make_trainer(plain, sizes.run, accelerator, work_dir),
+        FORESIGHT: make_trainer(config, sizes.run, accelerator, work_dir),
     }
     clips = trainers[PLAIN].train_set
     batch = collate_clips([clips[index] for index in range(len(clips))])
@@ -69,71 +66,69 @@ def measure_foresight(sizes: Sizes, device: torch.device, work_dir: Path, *, com
     ratio = ratios(turns[FORESIGHT], turns[PLAIN])
     findings.add(GROUP, f"with foresight / without{suffix}", ratio, "x", at_most=RATIO_AT_MOST)
     if not compiled:
-        findings.add(GROUP, "with foresight / without, counted FLOPs", [_flops_ratio(trainers, sizes.clip)], "x")
+        findings.add(GROUP, "with foresight / without, counted FLOPs", [_flops_ratio(trainers, sizes.run)], "x")
     findings.series |= {f"{name}{suffix}": seconds for name, seconds in turns.items()}
     return findings
 
 
-def make_model(size: ClipSize) -> CausalVideoDiT:
-    """The demo's architecture with random weights; no text."""
-    return CausalVideoDiT(
-        patch_size=(1, 1, 1),
-        num_attention_heads=size.width // size.head_dim,
-        attention_head_dim=size.head_dim,
-        in_channels=size.channels,
-        out_channels=size.channels,
-        text_dim=None,
-        ffn_dim=4 * size.width,
-        num_layers=size.num_layers,
-        prediction_type="data",
-        attention_backend="matmul",
-    )
+def read_config(size: RunSize, *overrides: str) -> RunConfig:
+    """The run's config, for a single process that starts from random weights and writes nothing."""
+    fixed = ["train.tracker=none", "train.gradient_accumulation=1", "model.init_from=null"]
+    return load_config(RunConfig, ROOT / size.config, fixed + list(overrides))
 
 
-def make_trainer(
-    size: ClipSize, config: TrainConfig, accelerator: Accelerator, work_dir: Path, *, with_foresight: bool
-) -> Trainer:
-    """A trainer that differs in foresight alone."""
-    torch.manual_seed(0)
-    student = make_model(size)
-    settings, predictor, source = None, None, None
-    if with_foresight:
-        teacher_config = TeacherConfig(layer=size.teacher_layer, sigma=TEACHER_SIGMA)
-        settings = ForesightConfig(
-            student_layer=size.student_layer, predictor_blocks=size.predictor_blocks, teacher=teacher_config
-        )
-        # Loaded like a run's teacher (build.build_foresight): frozen, in the precision of the forward pass.
-        make_model(size).save_pretrained(work_dir / "teacher")
-        frozen = CausalVideoDiT.from_pretrained(work_dir / "teacher", torch_dtype=torch.bfloat16)
-        frozen.to(accelerator.device)
+def make_model(config: RunConfig, size: RunSize) -> CausalVideoDiT:
+    """The run's student with random weights."""
+    return CausalVideoDiT(**student_settings(config.model, size.channels))
+
+
+def make_trainer(config: RunConfig, size: RunSize, accelerator: Accelerator, work_dir: Path) -> Trainer:
+    """The run's trainer on random latents, with a teacher of random weights if the config has foresight."""
+    source, teacher_width = None, 0
+    if config.foresight is not None:
+        settings = config.foresight.teacher
+        # Loaded as a run's teacher is (build.build_foresight), which decides its precision.
+        make_model(config, size).save_pretrained(work_dir / "teacher")
+        dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+        frozen = CausalVideoDiT.from_pretrained(work_dir / "teacher", torch_dtype=dtype)
         generator = torch.Generator(accelerator.device).manual_seed(1)
-        teacher = DiTTeacher(frozen, teacher_config.layer, teacher_config.sigma, generator)
-        source = ForesightSource(teacher, tuple(settings.window), chunk_frames=1)
-        heads = size.width // size.head_dim
-        predictor = ForesightPredictor(size.width, teacher.feature_dim, heads, settings.predictor_blocks)
-    objective_config = ObjectiveConfig(
-        kind="teacher_forcing", loss_weighting="data", history_sigma_max=HISTORY_SIGMA_MAX
-    )
+        teacher = DiTTeacher(frozen.to(accelerator.device), settings.layer, settings.sigma, generator)
+        source = ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
+        teacher_width = teacher.feature_dim
     return Trainer(
-        Objective(student, objective_config, predictor, settings),
-        config,
+        build_objective(config, size.channels, teacher_width),
+        config.train,
         accelerator=accelerator,
         codec=PixelsCodec(),
-        train_set=RandomLatents(size),
+        train_set=RandomLatents(config, size),
         run_dir=work_dir,
-        seed=0,
+        seed=config.seed,
         generators={"noise": torch.Generator(accelerator.device).manual_seed(0)},
         config_yaml="",
         foresight=source,
     )
 
 
-def _flops_ratio(trainers: dict[str, Trainer], size: ClipSize) -> float:
+def num_frames(config: RunConfig) -> int:
+    """Latent frames of a training clip; random latents have no codec that would shorten it."""
+    blocks = {
+        "video_folder": config.data.video_folder,
+        "scenes": config.data.scenes,
+        "latent_folder": config.data.latent_folder,
+    }
+    block = blocks[config.data.kind]
+    assert block is not None
+    return block.num_frames
+
+
+def _flops_ratio(trainers: dict[str, Trainer], size: RunSize) -> float:
     """What training.estimate says of the same two steps."""
-    clip = estimate.ClipSize(size.frames, size.latent_size**2, 0)
     flops = {}
     for name, trainer in trainers.items():
-        teacher = make_model(size) if trainer.foresight is not None else None
+        student = trainer.objective.student
+        tokens = student.tokens_per_frame(size.latent_size, size.latent_size)
+        clip = estimate.ClipSize(trainer.train_set[0]["latents"].shape[0], tokens, 0)
+        teacher = student if trainer.foresight is not None else None  # of the same size
         flops[name] = estimate.estimate_step(
             trainer.objective, teacher, trainer.codec, trainer.config, clip, num_processes=1
         ).flops

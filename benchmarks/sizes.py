@@ -25,36 +25,25 @@ class StepSize:
 
 
 @dataclass(frozen=True)
-class ClipSize:
-    """The demo's model and clips: 64 x 64 pixels through an 8x codec, patches of one latent pixel.
+class RunSize:
+    """A training run whose step and rollout are measured, on random latents of its codec's shape.
 
     Attributes:
-        student_layer, teacher_layer: transformer blocks (1-based) that foresight reads; the teacher is as large as the
-            student.
-        window_frames: history frames that a rollout attends to.
-        num_steps: denoising steps of a frame in a rollout.
+        config: with foresight; from the root of the checkout. The teacher is given the student's architecture.
+        channels, latent_size: of the codec's latents.
     """
 
-    width: int = 256
-    num_layers: int = 6
-    head_dim: int = 64
-    batch: int = 16
-    frames: int = 12
-    latent_size: int = 8
+    config: str = "configs/train/doom_finetune_foresight.yaml"
     channels: int = 16
-    student_layer: int = 4
-    teacher_layer: int = 4
-    predictor_blocks: int = 3
-    window_frames: int = 11
-    num_steps: int = 4
+    latent_size: int = 8
 
 
 @dataclass(frozen=True)
 class RolloutSize:
-    """Of the clip's model: frames generated in each of `runs` rollouts with the cache and `full_frames` without."""
+    """Of the run's model: chunks generated in each of `runs` rollouts with the cache and `full_chunks` without."""
 
-    frames: int = 300
-    full_frames: int = 10
+    chunks: int = 300
+    full_chunks: int = 10
     runs: int = 3
 
 
@@ -90,7 +79,7 @@ class Sizes:
     warmup: int = 2
     matmul: int = 2048
     step: StepSize = StepSize()
-    clip: ClipSize = ClipSize()
+    run: RunSize = RunSize()
     rollout: RolloutSize = RolloutSize()
     loader: LoaderSize = LoaderSize()
 
@@ -101,20 +90,7 @@ QUICK = Sizes(
     warmup=1,
     matmul=128,
     step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
-    clip=ClipSize(
-        width=32,
-        num_layers=2,
-        head_dim=16,
-        batch=2,
-        frames=4,
-        latent_size=2,
-        channels=4,
-        student_layer=1,
-        teacher_layer=1,
-        predictor_blocks=1,
-        window_frames=3,
-        num_steps=2,
-    ),
-    rollout=RolloutSize(frames=11, full_frames=1, runs=2),
+    run=RunSize(config="configs/train/scenes_tiny_foresight.yaml", channels=3, latent_size=16),
+    rollout=RolloutSize(chunks=11, full_chunks=1, runs=2),
     loader=LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),
 )

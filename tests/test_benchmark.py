@@ -23,7 +23,7 @@ RATIOS = [
     "width 32: ours (native), share of the matmul rate",
     "with foresight / without",
     "without a cache / with",
-    "last tenth of the frames / first tenth",
+    "last tenth of the chunks / first tenth",
     "VideoFolder / PyAV, clips/s",
 ]
 
@@ -47,7 +47,7 @@ def test_every_part_leaves_rows_with_positive_numbers(
     assert set(RATIOS) <= rows.keys()
     for row in rows.values():
         assert 0 < row["low"] <= row["value"] <= row["high"] < math.inf
-    assert len(result["series"]["rollout run 1, ms per frame"]) == QUICK.rollout.frames - 1
+    assert len(result["series"]["rollout run 1, ms a frame, by chunk"]) == QUICK.rollout.chunks - 1
     assert result["machine"]["threads"] == torch.get_num_threads()
     assert (tmp_path / "benchmark.md").read_text() in capsys.readouterr().out
 

@@ -56,10 +56,11 @@ def main() -> None:
     if horizon_frames is None:
         horizon_frames = DEFAULT_HORIZON_CLIPS * max(model.training_frames for model in models.values())
     data = held_out_data(config, next(iter(runs.values())))
+    notes = [note for name, run in runs.items() if (note := leak_note(name, run, data, config.split))]
     held_out = open_held_out(data, config.split, config.history_frames, horizon_frames, config.num_clips, config.seed)
     evaluation = evaluate(config, held_out, horizon_frames, models, processes_of(state), device)
     if state.is_main_process:
-        published = publish(evaluation, models, git_revision(), device)
+        published = publish(evaluation, models, git_revision(), device, notes)
         print(headline_table(published.result))
         for warning in published.result.warnings:
             print(f"note: {warning}")
@@ -97,6 +98,33 @@ def held_out_data(config: "EvaluateConfig", run: "LoadedRun") -> "VideoFolderCon
     if trained_on is None:
         raise ValueError("the first model was trained on latents; name the videos: data.video_folder.root=FOLDER.")
     return trained_on
+
+
+def leak_note(name: str, run: "LoadedRun", data: "VideoFolderConfig | ScenesConfig", split: str) -> str:
+    """What to say when a model may have been trained on the held-out clips; empty when it was not.
+
+    Raises:
+        ValueError: it certainly was, at least in part.
+    """
+    from video_mirai.data.scenes import ScenesConfig
+
+    kind, trained = run.config.data.kind, run.config.data
+    trained_on = {"video_folder": trained.video_folder, "latent_folder": trained.latent_folder}.get(kind)
+    if isinstance(data, ScenesConfig) or trained_on is None:
+        return ""
+    same_folder = kind == "video_folder" and Path(trained_on.root).resolve() == Path(data.root).resolve()
+    if split == trained_on.split and same_folder:
+        raise ValueError(f"split={split!r} is what models.{name} was trained on; choose another.")
+    settings = ("seed", "val_fraction", "test_fraction")
+    different = [s for s in settings if vars(trained_on)[s] != vars(data)[s]]
+    if not different:
+        return ""
+    said = ", ".join(f"{s}={vars(data)[s]} (there {vars(trained_on)[s]})" for s in different)
+    if same_folder:
+        raise ValueError(
+            f"the split differs from that of models.{name}'s training, so clips would not be held out: {said}."
+        )
+    return f"{name} was trained with another split: {said}. If it saw these videos, they are not held out."
 
 
 def processes_of(state: "PartialState") -> "Processes":

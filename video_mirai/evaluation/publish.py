@@ -1,7 +1,7 @@
 """Files of an evaluation: results.json, the CSV files, plots, and the report page."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -37,10 +37,20 @@ class Published(NamedTuple):
     report: Path
 
 
-def publish(evaluation: Evaluation, models: Mapping[str, Contestant], revision: str, device: torch.device) -> Published:
-    """Aggregate the scores and write every file; for the main process alone."""
+def publish(
+    evaluation: Evaluation,
+    models: Mapping[str, Contestant],
+    revision: str,
+    device: torch.device,
+    notes: Sequence[str] = (),
+) -> Published:
+    """Aggregate the scores and write every file; for the main process alone.
+
+    Args:
+        notes: sentences to show above the results, beside the warnings that the numbers give rise to.
+    """
     out = Path(evaluation.config.out)
-    result = make_result(evaluation, models, revision, device)
+    result = make_result(evaluation, models, revision, device, notes)
     write_results(result, per_video_rows(evaluation.rows), out)
     plots = make_plots(result, out / "plots")
     report = out / "report.html"
@@ -49,7 +59,11 @@ def publish(evaluation: Evaluation, models: Mapping[str, Contestant], revision: 
 
 
 def make_result(
-    evaluation: Evaluation, models: Mapping[str, Contestant], revision: str, device: torch.device
+    evaluation: Evaluation,
+    models: Mapping[str, Contestant],
+    revision: str,
+    device: torch.device,
+    notes: Sequence[str],
 ) -> EvaluationResult:
     """All numbers of an evaluation, and how they were made."""
     config = evaluation.config
@@ -81,7 +95,7 @@ def make_result(
         window_metrics=evaluation.protocol.window_metrics(),
         rows=[make_row(row, resampling) for row in evaluation.rows],
         differences=make_differences(evaluation),
-        warnings=_warnings(evaluation),
+        warnings=[*notes, *_warnings(evaluation)],
     )
 
 

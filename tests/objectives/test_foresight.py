@@ -79,6 +79,15 @@ def test_teacher_features_see_the_future_and_lie_on_the_token_grid():
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
 
 
+def test_layers_above_the_one_that_is_read_are_not_kept():
+    model = tiny_model()
+    latents = random_latents(3)
+    expected = model(latents, torch.zeros(2, 3), capture=(2,)).hidden[2]
+    teacher = DiTTeacher(model, layer=2, sigma=0.0, generator=torch.Generator())
+    assert len(model.blocks) == 2
+    assert torch.equal(teacher.encode(latents, None).flatten(1, 2), expected)
+
+
 def test_teacher_noise_comes_from_its_own_generator_only():
     teacher = DiTTeacher(tiny_model(), layer=1, sigma=0.5, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(7)

@@ -43,7 +43,15 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
     _skip_layerwise_casting_patterns: ClassVar[list[str]] = ["patch_embedding", "condition_embedder", "norm"]
     _no_split_modules: ClassVar[list[str]] = ["CausalBlock"]
-    _keep_in_fp32_modules: ClassVar[list[str]] = ["time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"]
+    _keep_in_fp32_modules: ClassVar[list[str]] = [
+        "time_embedder",
+        "scale_shift_table",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm_q",
+        "norm_k",
+    ]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = ["norm_added_q"]
     _repeated_blocks: ClassVar[list[str]] = ["CausalBlock"]
 

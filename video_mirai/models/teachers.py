@@ -50,6 +50,7 @@ class DiTTeacher:
         if not 0.0 <= sigma <= 1.0:
             raise ValueError(f"teacher sigma {sigma} must lie in [0, 1].")
         self.model = model.eval().requires_grad_(False)
+        del self.model.blocks[layer:]  # what lies above the layer that is read would run for nothing
         self.layer = layer
         self.sigma = sigma
         self.generator = generator

@@ -191,7 +191,8 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Losses and rollouts of the averaged weights on held-out clips; draws from no training generator."""
         assert self.validator is not None
-        with ema_weights(self.objective.student, self.ema):
+        # Eager, because rollouts come in shapes that would each be compiled anew.
+        with ema_weights(self.objective.student, self.ema), torch.compiler.set_stance("force_eager"):
             return self.validator.run(self.objective, self.codec, self.accelerator, self.run_dir, self.step)
 
     def save(self) -> Path:

@@ -69,7 +69,8 @@ def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Ga
 <title>{escape(_title(result))}</title>
 <style>{STYLE}</style>
 </head>
-<body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames}">
+<body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames}"
+ data-frames="{clips.history_frames + clips.horizon_frames}">
 <main>
 <h1>{escape(_title(result))}</h1>
 {_summary(result)}

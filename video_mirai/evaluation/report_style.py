@@ -30,7 +30,7 @@ td small { display: block; color: var(--soft); font-size: .74rem; }
 tr.model td:first-child { font-weight: 650; }
 tr.split td { border-top: 2px solid var(--soft); }
 .better { color: var(--good); } .worse { color: var(--bad); } .unclear, .unknown { color: var(--soft); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 14px; }
 .plots img { width: 100%; height: auto; border-radius: 8px; display: block; }
 figure { margin: 0; }
 figcaption { color: var(--soft); font-size: .85rem; }
@@ -73,7 +73,7 @@ for (const strip of strips) {
   });
   setInterval(() => {
     if (strip.dataset.visible !== "1") return;
-    const frame = Math.floor(first.currentTime * fps) + 1;
+    const frame = Math.min(Math.floor(first.currentTime * fps) + 1, +info.frames);
     const phase = frame <= history_ ? "history" : frame <= training ? "inside" : "beyond";
     const words = { history: "given history", inside: "generated", beyond: "generated, beyond the training length" };
     clock.dataset.phase = phase;

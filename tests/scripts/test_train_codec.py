@@ -192,4 +192,5 @@ def test_every_committed_config_builds(path: Path) -> None:
     config = load_config(CodecTrainConfig, path)
     check_codec_config(config)
     with torch.device("meta"):
-        make_autoencoder(config.autoencoder)
+        autoencoder = make_autoencoder(config.autoencoder)
+    assert autoencoder.config.latent_channels == config.autoencoder.latent_channels

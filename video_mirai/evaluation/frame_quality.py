@@ -68,7 +68,7 @@ def ssim(reference: NDArray[np.floating], frames: NDArray[np.floating]) -> NDArr
 def _gaussian(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian mean over rows and columns, one axis after the other, frames mirrored at their edges.
 
-    11 + 11 taps instead of torchmetrics' 11 x 11 convolution, which takes some seventy times as long in float64 on a CPU.
+    11 + 11 taps instead of torchmetrics' 11 x 11 convolution, which takes some seventy times as long in float64.
     """
     return gaussian_filter(
         frames, (0, SSIM_SIGMA, SSIM_SIGMA, 0), radius=(0, SSIM_RADIUS, SSIM_RADIUS, 0), mode="mirror"

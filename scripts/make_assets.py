@@ -84,8 +84,9 @@ def write_half_precision(export: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(export, target)
-    model = CausalVideoDiT.from_pretrained(export / "transformer", torch_dtype=torch.float32)
-    model.to(torch.bfloat16).save_pretrained(target / "transformer")
+    # Read in bf16, the parts that Wan keeps in fp32 stay so; a cast afterwards would not spare them.
+    model = CausalVideoDiT.from_pretrained(export / "transformer", torch_dtype=torch.bfloat16)
+    model.save_pretrained(target / "transformer")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Train a video model: a causal student, with or without foresight, or a bidirectional teacher."""
 
+import os
 from typing import TYPE_CHECKING
 
 from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
@@ -79,9 +80,18 @@ def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:
 
 
 def describe_processes(accelerator: "Accelerator") -> str:
-    """How many processes there really are."""
+    """How many processes there really are; on CPUs how many threads, because accelerate launch sets one by default."""
+    import torch
+
     count, kind = accelerator.num_processes, accelerator.distributed_type.value
-    return f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type} (Accelerate: {kind})"
+    line = f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type} (Accelerate: {kind})"
+    if accelerator.device.type != "cpu":
+        return line
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    line += f", {threads} thread{'s' if threads > 1 else ''} each"
+    if count * threads < cores:
+        line += f"; this machine has {cores} cores: accelerate launch --num_cpu_threads_per_process={cores // count}"
+    return line
 
 
 def describe(config: "RunConfig", plan: "RunPlan", accelerator: "Accelerator") -> str:

@@ -157,8 +157,6 @@ def history_of_file(run: "LoadedRun", arguments: argparse.Namespace, num_frames:
 
 def clip_format(run: "LoadedRun") -> tuple[int, int, float | None, str]:
     """Height, width, frame rate (None: as it is) and reading backend of the clips that the model was trained on."""
-    from video_mirai.build import build_data_set
-    from video_mirai.data.latent_folder import LatentFolder
     from video_mirai.data.video_folder import VideoFolderConfig
 
     data = run.config.data
@@ -167,9 +165,7 @@ def clip_format(run: "LoadedRun") -> tuple[int, int, float | None, str]:
         return folder.height, folder.width, folder.fps, folder.backend
     if data.kind == "scenes" and data.scenes is not None:
         return data.scenes.height, data.scenes.width, None, VideoFolderConfig.backend
-    latents = build_data_set(data, split="all", num_frames=1)
-    assert isinstance(latents, LatentFolder)
-    return latents.height, latents.width, latents.fps, VideoFolderConfig.backend
+    return run.clips.height, run.clips.width, run.clips.fps, VideoFolderConfig.backend
 
 
 def write_stream(

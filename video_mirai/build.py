@@ -16,8 +16,8 @@ from accelerate.utils import set_seed
 
 from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yaml, load_config
 from video_mirai.data.latent_folder import LatentFolder
-from video_mirai.data.scenes import Scenes
-from video_mirai.data.video_folder import VideoFolder
+from video_mirai.data.scenes import Scenes, ScenesConfig
+from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, build_codec, load_codec
 from video_mirai.models.predictor import ForesightPredictor
@@ -28,7 +28,15 @@ from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
 from video_mirai.training.checks import LatentShape, check_fit
-from video_mirai.training.export import CODEC, CONFIG_FILE, TRANSFORMER, find_export, write_export
+from video_mirai.training.export import (
+    CODEC,
+    CONFIG_FILE,
+    TRANSFORMER,
+    ClipFormat,
+    find_export,
+    read_clip_format,
+    write_export,
+)
 from video_mirai.training.seeds import derive_seed, make_generator
 from video_mirai.training.trainer import Trainer
 from video_mirai.training.validation import Validator
@@ -50,6 +58,7 @@ class LoadedRun(NamedTuple):
     codec: Codec
     rollout: RolloutSettings
     config: RunConfig
+    clips: ClipFormat
 
 
 class RunPlan(NamedTuple):
@@ -207,7 +216,8 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
     folder = find_export(_resolve(path))
     model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
     config = load_config(RunConfig, folder / CONFIG_FILE)
-    return LoadedRun(model, load_codec(folder / CODEC).to(device), config.rollout, config)
+    codec = load_codec(folder / CODEC).to(device)
+    return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
 
 
 def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
@@ -276,7 +286,8 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
         return None
     student = trainer.objective.student
     card = model_card(config, trainer.step)
-    return write_export(run_dir(config), student.config, weights, trainer.codec, trainer.config_yaml, card)
+    clips = clip_format(config.data, trainer.train_set)
+    return write_export(run_dir(config), student.config, weights, trainer.codec, clips, trainer.config_yaml, card)
 
 
 def export_checkpoint(run: Path, folder: Path | None) -> Path:
@@ -297,7 +308,15 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
     with torch.device("meta"):
         student = CausalVideoDiT(**student_settings(config.model, channels))
     card = model_card(config, state["step"])
-    return write_export(run, student.config, tensors["ema"], codec, config_yaml, card)
+    clips = clip_format(config.data, build_data_set(config.data))
+    return write_export(run, student.config, tensors["ema"], codec, clips, config_yaml, card)
+
+
+def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
+    """Of the videos behind a data set; latents know the size of theirs, for the others the config says it."""
+    sized = {"video_folder": config.video_folder, "scenes": config.scenes}.get(config.kind, data_set)
+    assert isinstance(sized, VideoFolderConfig | ScenesConfig | LatentFolder)
+    return ClipFormat(sized.height, sized.width, data_set.fps)
 
 
 def model_card(config: RunConfig, step: int) -> str:

@@ -88,7 +88,13 @@ def test_exported_model_is_the_averaged_student_without_predictor_or_teacher(tmp
     assert loaded.config == config
     assert loaded.rollout == config.rollout
     assert folder is not None
-    assert {entry.name for entry in folder.iterdir()} == {"transformer", "codec", "run.yaml", "MODEL_CARD.md"}
+    assert {entry.name for entry in folder.iterdir()} == {
+        "transformer",
+        "clips.json",
+        "codec",
+        "run.yaml",
+        "MODEL_CARD.md",
+    }
 
 
 def test_validation_does_not_change_training(tmp_path: Path) -> None:

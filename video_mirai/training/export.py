@@ -1,9 +1,10 @@
 """What leaves a training run: the averaged student, its codec and its config; no predictor, no teacher."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +15,15 @@ EXPORT = "export"
 TRANSFORMER = "transformer"
 CODEC = "codec"
 CONFIG_FILE = "run.yaml"
+CLIPS_FILE = "clips.json"
+
+
+class ClipFormat(NamedTuple):
+    """Size in pixels and frame rate of the video that a model was trained on, known without its data."""
+
+    height: int
+    width: int
+    fps: float
 
 
 def write_export(
@@ -21,6 +31,7 @@ def write_export(
     model_config: Mapping[str, Any],
     weights: dict[str, Tensor],
     codec: Codec,
+    clips: ClipFormat,
     config_yaml: str,
     model_card: str,
 ) -> Path:
@@ -37,11 +48,17 @@ def write_export(
     model.load_state_dict(weights)
     model.save_pretrained(unfinished / TRANSFORMER)
     codec.save_pretrained(unfinished / CODEC)
+    (unfinished / CLIPS_FILE).write_text(json.dumps(clips._asdict()) + "\n")
     (unfinished / CONFIG_FILE).write_text(config_yaml)
     (unfinished / "MODEL_CARD.md").write_text(model_card)
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
     return final
+
+
+def read_clip_format(export: Path) -> ClipFormat:
+    """What `write_export` wrote about the clips."""
+    return ClipFormat(**json.loads((export / CLIPS_FILE).read_text()))
 
 
 def find_export(path: Path) -> Path:
@@ -57,7 +74,7 @@ def find_export(path: Path) -> Path:
         raise FileNotFoundError(
             f"{path} has no {EXPORT}/ folder; finish its training, or export what there is with scripts/export.py."
         )
-    for needed in (f"{TRANSFORMER}/config.json", CODEC, CONFIG_FILE):
+    for needed in (f"{TRANSFORMER}/config.json", CODEC, CLIPS_FILE, CONFIG_FILE):
         if not (folder / needed).exists():
             raise FileNotFoundError(f"{folder} is no complete export: {needed} is missing.")
     return folder

@@ -8,12 +8,17 @@ from _cli import make_parser, run_script
 from _stages import ROOT, Stage, launched, run_stages
 
 CHECKPOINTS = Path("assets/checkpoints")
+MIN_CLIPS = 40  # per scenario; fewer leave too few held-out videos for configs/eval/doom.yaml
 CODEC, TEACHER, CAUSAL = "doom_codec", "doom_teacher", "doom_causal"
 
 
 def main() -> None:
     """Parse, say what will happen, run the stages."""
     options = parse_options()
+    if options.clips < MIN_CLIPS:
+        raise ValueError(
+            f"--clips {options.clips} leaves too few held-out videos to evaluate on; give at least {MIN_CLIPS}."
+        )
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
     if options.from_scratch:
@@ -39,7 +44,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--from-scratch", action="store_true", help="use no shipped checkpoint")
     parser.add_argument("--fresh", action="store_true", help="first delete what an earlier run left in DIR")
-    parser.add_argument("--clips", type=int, default=40, help="videos recorded per scenario (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=int, default=MIN_CLIPS, help="videos recorded per scenario (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, help="training steps of each student (default: the config's)")
     parser.add_argument(
         "--seed", type=int, default=1, help="of recording, training and rollouts (default: %(default)s)"

@@ -146,10 +146,13 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             rearrange(latents, "b f c h w -> b c f h w").to(self.patch_embedding.weight.dtype)
         )
         hidden = rearrange(hidden, "b d f h w -> b (f h w) d").contiguous()  # (B, F*N, D)
+        product_dtype = _product_dtype(hidden)
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.float()  # the residual stream; autocast casts the products alone
         emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
         if context is not None:
             context = self.condition_embedder.text_embedder(context)
-        prepared = prepare_mask(mask, self.config.attention_backend, hidden.dtype)
+        prepared = prepare_mask(mask, self.config.attention_backend, product_dtype)
 
         captured: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -291,13 +294,13 @@ class CausalBlock(nn.Module):
     ) -> Tensor:
         attn = self.attn1
         query, key, value = _project(attn, normed, normed)
-        rotated = rotate(key, rope)
+        rotated = rotate(key, rope).to(value.dtype)
         keys, values = rotated, value
         if slot is not None:
             past_keys, past_values = slot.cache.read(slot.layer)
             keys = torch.cat([past_keys.to(rotated.dtype), rotated], dim=1)
             values = torch.cat([past_values.to(value.dtype), value], dim=1)
-        mixed = attend(rotate(query, rope), keys, values, mask, backend)
+        mixed = attend(rotate(query, rope).to(value.dtype), keys, values, mask, backend)
         if slot is not None and slot.commit_frames:
             # After attention has read what the write may evict.
             committed = slot.commit_frames * slot.cache.tokens_per_frame
@@ -311,29 +314,37 @@ class CausalBlock(nn.Module):
             normed = rearrange(normed, "b (f n) d -> (b f) n d", f=frames)
             context = context.flatten(0, 1)
         query, key, value = _project(attn, normed, context)
-        mixed = attend(query, key, value, None, backend)
+        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, None, backend)
         out = attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
         return rearrange(out, "(b f) n d -> b (f n) d", b=batch) if out.shape[0] != batch else out
 
 
 def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads."""
+    """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads and in fp32.
+
+    The rotation wants fp32 too, and a norm of bf16 with fp32 weights has no fused kernel.
+    """
     heads = (attn.heads, -1)
     value = attn.to_v(sources)
-    # In fp32, also because a norm of bf16 with fp32 weights has no fused kernel.
-    query = attn.norm_q(attn.to_q(queries).float()).to(value.dtype)
-    key = attn.norm_k(attn.to_k(sources).float()).to(value.dtype)
+    query = attn.norm_q(attn.to_q(queries).float())
+    key = attn.norm_k(attn.to_k(sources).float())
     return query.unflatten(2, heads), key.unflatten(2, heads), value.unflatten(2, heads)
 
 
 def _modulate(norm: nn.Module, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens."""
+    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens; in the products' type."""
     frames = scale.shape[1]
     normed = norm(hidden.float()).unflatten(1, (frames, -1))
-    return (normed * (1 + scale) + shift).flatten(1, 2).to(hidden.dtype)
+    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(_product_dtype(hidden))
 
 
 def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-    frames = gate.shape[1]
-    gated = update.float().unflatten(1, (frames, -1)) * gate
-    return (hidden.float() + gated.flatten(1, 2)).to(hidden.dtype)
+    per_frame = (gate.shape[1], -1)
+    added = torch.addcmul(hidden.float().unflatten(1, per_frame), update.unflatten(1, per_frame), gate)
+    return added.flatten(1, 2).to(hidden.dtype)
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """What linear layers compute in: autocast's type where it is on, else the tensor's own."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
 from torch import Tensor, nn
 
 from video_mirai.models.autoencoders import LatentStats, raw_latents
@@ -31,6 +31,18 @@ def make_tiny() -> AutoencoderTiny:
         num_encoder_blocks=(0, 1, 1),
         num_decoder_blocks=(1, 1, 0),
         latent_channels=6,
+    )
+
+
+def make_dc() -> AutoencoderDC:
+    return AutoencoderDC(
+        latent_channels=4,
+        encoder_block_out_channels=(4, 4, 8),
+        decoder_block_out_channels=(4, 4, 8),
+        encoder_layers_per_block=(0, 1, 1),
+        decoder_layers_per_block=(0, 1, 1),
+        encoder_qkv_multiscales=((), (), ()),
+        decoder_qkv_multiscales=((), (), ()),
     )
 
 
@@ -63,6 +75,7 @@ def seed() -> None:
 
 CODECS = {
     "pixels": (PixelsCodec, (3, 1, 1)),
+    "dc": (lambda: make_codec(make_dc(), 4), (4, 4, 1)),
     "kl": (lambda: make_codec(make_kl(), 5), (5, 2, 1)),
     "tiny": (lambda: make_codec(make_tiny(), 6), (6, 4, 1)),
     "wan": (lambda: make_codec(make_wan(), 3), (3, 8, 4)),
@@ -212,7 +225,7 @@ def test_folders_that_hold_no_codec_are_refused_with_a_reason(tmp_path: Path) ->
         load_codec(tmp_path / "pipeline")
     with pytest.raises(ValueError, match="not valid JSON"):
         load_codec(write_config(tmp_path / "broken", "{"))
-    with pytest.raises(ValueError, match="'VQModel'; known: AutoencoderKL, AutoencoderKLWan, AutoencoderTiny"):
+    with pytest.raises(ValueError, match="'VQModel'; known: AutoencoderDC, AutoencoderKL, AutoencoderKLWan"):
         load_codec(write_config(tmp_path / "unknown", '{"_class_name": "VQModel"}'))
     with pytest.raises(FileNotFoundError, match="no weights"):
         load_codec(write_config(tmp_path / "empty", '{"_class_name": "AutoencoderKL"}'))

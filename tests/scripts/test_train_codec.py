@@ -35,6 +35,7 @@ from video_mirai.training.codec_trainer import (
 from video_mirai.training.optimizers import ScheduleConfig
 
 SMALL = AutoencoderConfig(latent_channels=4, widths=[8, 8], encoder_blocks=[0, 1], decoder_blocks=[0, 1])
+TINY = replace(SMALL, kind="AutoencoderTiny")
 KL = replace(SMALL, kind="AutoencoderKL", widths=[4, 8], encoder_blocks=[1, 1], decoder_blocks=[1, 1])
 SETTINGS = (
     "autoencoder.latent_channels=4",
@@ -123,7 +124,10 @@ def test_an_existing_codec_is_replaced_only_on_request(
         ("data.root=nowhere", "nowhere: no such folder"),
         ("data.height=15", "data.height=15 and data.width=32 don't divide by the codec's factor 2"),
         ("autoencoder.widths=[8,8,8]", "need one entry per level"),
-        ("autoencoder.widths=[8,16]", "AutoencoderTiny has one width"),
+        ("autoencoder.widths=[8,12]", "AutoencoderDC needs each width to divide 4 x the one before"),
+        ("autoencoder.widths=[8,64]", "AutoencoderDC needs each width to divide 4 x the one before"),
+        ("autoencoder.latent_channels=3", "no multiple of latent_channels=3"),
+        ("autoencoder.decoder_blocks=[0,0]", "AutoencoderDC needs a block at each level but the first"),
         ("autoencoder.kind=VQModel", "autoencoder.kind"),
         ("precision=int8", "precision"),
     ],
@@ -137,7 +141,7 @@ def test_users_mistake_is_one_line_and_exit_code_2(
     assert not (tmp_path / "codec").exists()
 
 
-@pytest.mark.parametrize("sizes", [SMALL, KL], ids=["AutoencoderTiny", "AutoencoderKL"])
+@pytest.mark.parametrize("sizes", [SMALL, TINY, KL], ids=lambda sizes: sizes.kind)
 def test_training_learns_and_its_latents_have_unit_variance(sizes: AutoencoderConfig) -> None:
     frames = blobs(32)
     untrained = codec_trainer.train_codec(small_config(autoencoder=sizes, num_steps=1), frames)
@@ -146,6 +150,25 @@ def test_training_learns_and_its_latents_have_unit_variance(sizes: AutoencoderCo
     latents = trained.encode(frames.float().div(127.5).sub(1)[None])[0]
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_autoencoder_tiny_has_one_width() -> None:
+    config = small_config(autoencoder=replace(TINY, widths=[8, 16]))
+    with pytest.raises(ValueError, match="AutoencoderTiny has one width"):
+        check_codec_config(config)
+
+
+@pytest.mark.parametrize("pixel_loss", ["l1", "l2"])
+def test_the_loss_without_noise_is_the_reconstruction_s_plus_the_latents_size(pixel_loss: str) -> None:
+    torch.manual_seed(0)
+    autoencoder = make_autoencoder(SMALL)
+    images = next(random_batches(blobs(16), small_config()))
+    config = small_config(pixel_loss=pixel_loss, latent_noise=0.0, gradient_weight=0.0, kl_weight=0.25)
+    loss = codec_loss(autoencoder, images, config, torch.Generator())
+    latents = autoencoder.encode(images).latent
+    error = autoencoder.decode(latents).sample - images
+    expected = (error.square() if pixel_loss == "l2" else error.abs()).mean() + 0.25 * 0.5 * latents.square().mean()
+    torch.testing.assert_close(loss.total, expected)
 
 
 def test_training_repeats_with_its_seed() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny, ModelMixin
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLWan, AutoencoderTiny, ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 AUTOENCODERS: dict[str, type[ModelMixin]] = {
+    "AutoencoderDC": AutoencoderDC,
     "AutoencoderKL": AutoencoderKL,
     "AutoencoderKLWan": AutoencoderKLWan,
     "AutoencoderTiny": AutoencoderTiny,
@@ -79,9 +80,8 @@ def spatial_factor(autoencoder: ModelMixin) -> int:
     config = autoencoder.config
     if isinstance(autoencoder, AutoencoderKLWan):
         return config.scale_factor_spatial
-    channels = (
-        config.encoder_block_out_channels if isinstance(autoencoder, AutoencoderTiny) else config.block_out_channels
-    )
+    has_one_list = isinstance(autoencoder, AutoencoderKL)
+    channels = config.block_out_channels if has_one_list else config.encoder_block_out_channels
     return 2 ** (len(channels) - 1)
 
 
@@ -93,6 +93,8 @@ def temporal_factor(autoencoder: ModelMixin) -> int:
 def raw_latents(autoencoder: ModelMixin, pixels: Tensor) -> Tensor:
     """Deterministic latents, not yet normalised: the mode of the posterior where there is one."""
     encoded = autoencoder.encode(pixels)
+    if isinstance(autoencoder, AutoencoderDC):
+        return encoded.latent
     return encoded.latents if isinstance(autoencoder, AutoencoderTiny) else encoded.latent_dist.mode()
 
 

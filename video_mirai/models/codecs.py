@@ -163,7 +163,7 @@ class PixelsCodec(Codec):
 class DiffusersCodec(Codec):
     """One of diffusers' autoencoders with the statistics of its latents.
 
-    AutoencoderKLWan takes whole videos; AutoencoderKL and AutoencoderTiny go frame by frame, in passes of bounded size.
+    AutoencoderKLWan takes whole videos; the others go frame by frame, in passes of bounded size.
     """
 
     mean: Tensor

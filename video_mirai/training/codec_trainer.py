@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.loader import epoch_order
 from video_mirai.data.video_folder import VideoFolderConfig
-from video_mirai.models.autoencoders import LatentStats
+from video_mirai.models.autoencoders import LatentStats, raw_latents
 from video_mirai.models.codecs import DiffusersCodec
 from video_mirai.training.ema import EMAConfig, make_ema
 from video_mirai.training.optimizers import ScheduleConfig, schedule_factor
@@ -34,18 +34,19 @@ SHOW_EVERY_STEPS = 20
 class AutoencoderConfig:
     """Size and kind of the autoencoder; every level after the first halves the resolution.
 
-    kind: AutoencoderTiny (convolutions and ReLU, no norms; the fastest by far on a CPU; one width for all levels) or
-        AutoencoderKL (group norms, a width per level, a Gaussian posterior).
+    kind: AutoencoderDC (residual blocks and pixel shuffles between levels, Chen et al. 2024, arXiv 2410.10733; the best
+        for its time on a CPU), AutoencoderTiny (convolutions and ReLU, no norms; one width for all levels) or
+        AutoencoderKL (group norms, a Gaussian posterior).
     widths: channels of each level, from full resolution down.
     encoder_blocks, decoder_blocks: residual blocks of each level, from full resolution down. AutoencoderKL has one
-        number for all: they must be equal.
+        number for all: they must be equal. AutoencoderDC without blocks at full resolution does no work there at all.
     """
 
-    kind: Literal["AutoencoderTiny", "AutoencoderKL"] = "AutoencoderTiny"
+    kind: Literal["AutoencoderDC", "AutoencoderTiny", "AutoencoderKL"] = "AutoencoderDC"
     latent_channels: int = 16
-    widths: list[int] = field(default_factory=lambda: [32, 32, 32, 32])
-    encoder_blocks: list[int] = field(default_factory=lambda: [0, 1, 1, 1])
-    decoder_blocks: list[int] = field(default_factory=lambda: [0, 1, 1, 1])
+    widths: list[int] = field(default_factory=lambda: [16, 16, 32, 128])
+    encoder_blocks: list[int] = field(default_factory=lambda: [0, 1, 1, 2])
+    decoder_blocks: list[int] = field(default_factory=lambda: [0, 1, 1, 2])
 
 
 @dataclass
@@ -55,8 +56,10 @@ class CodecTrainConfig:
     data: its clips are read once and their frames kept in memory, as many as fit into pool_megabytes; num_frames is
         only how many are read at a time.
     batch_frames: frames per step.
-    kl_weight: of the KL divergence from a unit normal, per latent number (AutoencoderTiny: 0.5 z^2, the mean's part).
+    pixel_loss: mean "l2" (what PSNR measures) or "l1" difference of the pixels, in [-1, 1].
     gradient_weight: of the L1 distance between neighbouring pixels' differences: edges.
+    kl_weight: of the KL divergence from a unit normal, per latent number (without a posterior: 0.5 z^2, the mean's
+        part).
     latent_noise: largest standard deviation, in units of the latents' own, of the noise added before decoding; each
         frame draws its own level. It makes the decoder tolerate what a generator will really produce.
     precision: "bf16" runs the networks under autocast, weights stay fp32.
@@ -65,15 +68,16 @@ class CodecTrainConfig:
     data: VideoFolderConfig
     output_dir: str
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    num_steps: int = 1500
-    batch_frames: int = 32
+    num_steps: int = 3000
+    batch_frames: int = 8
     lr: float = 3e-3
     weight_decay: float = 1e-4
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_steps=50, final_fraction=0.01))
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(decay=0.995))
     max_gradient_norm: float = 1.0
-    kl_weight: float = 1e-4
-    gradient_weight: float = 0.5
+    pixel_loss: Literal["l1", "l2"] = "l2"
+    gradient_weight: float = 0.0
+    kl_weight: float = 2e-5
     latent_noise: float = 0.1
     precision: Literal["fp32", "bf16"] = "bf16"
     device: str = "cpu"
@@ -85,7 +89,7 @@ class CodecLoss(NamedTuple):
     """total is what is minimised; psnr (dB, a mean over frames) is for people."""
 
     total: Tensor
-    l1: Tensor
+    pixel: Tensor
     gradient: Tensor
     kl: Tensor
     psnr: Tensor
@@ -110,6 +114,8 @@ def check_codec_config(config: CodecTrainConfig) -> None:
         raise ValueError(
             "AutoencoderKL has one number of blocks for all levels; make encoder_blocks and decoder_blocks so."
         )
+    if sizes.kind == "AutoencoderDC":
+        _check_dc(sizes)
     factor = 2 ** (len(sizes.widths) - 1)
     if config.data.height % factor or config.data.width % factor:
         raise ValueError(
@@ -121,9 +127,36 @@ def check_codec_config(config: CodecTrainConfig) -> None:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
+def _check_dc(sizes: AutoencoderConfig) -> None:
+    """ValueError for sizes that diffusers' AutoencoderDC would build wrongly or not at all."""
+    if 0 in (*sizes.encoder_blocks[1:], *sizes.decoder_blocks[1:]):
+        raise ValueError("AutoencoderDC needs a block at each level but the first, else it has no halving there.")
+    shortcuts = zip(sizes.widths, sizes.widths[1:], strict=False)
+    if any(4 * upper % lower or 4 * upper < lower for upper, lower in shortcuts) or sizes.widths[1] % 4:
+        raise ValueError(
+            f"autoencoder.widths={sizes.widths}: AutoencoderDC needs each width to divide 4 x the one before, and the "
+            f"second to be a multiple of 4."
+        )
+    if sizes.widths[-1] % sizes.latent_channels:
+        raise ValueError(
+            f"autoencoder.widths[-1]={sizes.widths[-1]} is no multiple of latent_channels={sizes.latent_channels}, as "
+            f"AutoencoderDC needs it."
+        )
+
+
 def make_autoencoder(config: AutoencoderConfig) -> ModelMixin:
     """The autoencoder with random weights from torch's global generator."""
     levels = len(config.widths)
+    if config.kind == "AutoencoderDC":
+        return AutoencoderDC(
+            latent_channels=config.latent_channels,
+            encoder_block_out_channels=tuple(config.widths),
+            decoder_block_out_channels=tuple(config.widths),
+            encoder_layers_per_block=tuple(config.encoder_blocks),
+            decoder_layers_per_block=tuple(config.decoder_blocks),
+            encoder_qkv_multiscales=((),) * levels,
+            decoder_qkv_multiscales=((),) * levels,
+        )
     if config.kind == "AutoencoderTiny":
         return AutoencoderTiny(
             latent_channels=config.latent_channels,
@@ -207,23 +240,22 @@ def codec_loss(autoencoder: Any, images: Tensor, config: CodecTrainConfig, gener
     """Reconstruction through noisy latents. images: (B, 3, H, W) in [-1, 1]."""
     dtype = AUTOCAST_DTYPES[config.precision]
     with torch.autocast(images.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        encoded = autoencoder.encode(images)
-        if isinstance(autoencoder, AutoencoderTiny):
-            latents = encoded.latents.float()
-            kl = 0.5 * latents.square().mean()
-        else:
-            posterior = encoded.latent_dist
+        if isinstance(autoencoder, AutoencoderKL):
+            posterior = autoencoder.encode(images).latent_dist
             latents = posterior.sample(generator).float()
             kl = posterior.kl().float().mean() / latents[0].numel()
+        else:
+            latents = raw_latents(autoencoder, images).float()
+            kl = 0.5 * latents.square().mean()
         level = config.latent_noise * torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
         scale = latents.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(latents.shape, generator=generator, device=images.device)
         decoded = autoencoder.decode(latents + level * scale * noise).sample
     error = decoded.float() - images
-    l1 = error.abs().mean()
+    pixel = error.square().mean() if config.pixel_loss == "l2" else error.abs().mean()
     gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    total = l1 + config.gradient_weight * gradient + config.kl_weight * kl
-    return CodecLoss(total, l1, gradient, kl, psnr(error.detach()).mean())
+    total = pixel + config.gradient_weight * gradient + config.kl_weight * kl
+    return CodecLoss(total, pixel, gradient, kl, psnr(error.detach()).mean())
 
 
 def psnr(error: Tensor) -> Tensor:

@@ -42,9 +42,9 @@ class RunSize:
 class RolloutSize:
     """Of the run's model: chunks generated in each of `runs` rollouts with the cache and `full_chunks` without."""
 
-    chunks: int = 300
-    full_chunks: int = 10
-    runs: int = 3
+    chunks: int = 200
+    full_chunks: int = 5
+    runs: int = 9
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import torch
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
@@ -43,6 +46,18 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """--config PATH [key=value ...], read back as `config` and `overrides`."""
     parser.add_argument("--config", required=True, metavar="PATH", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
+
+
+def parse_device(name: str) -> "torch.device":
+    """A device that this machine has; ValueError for any other."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def log_to_stderr(*, is_main_process: bool = True) -> None:

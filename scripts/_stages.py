@@ -34,7 +34,7 @@ def run_stages(stages: Sequence[Stage]) -> float:
     """Run them in order; minutes in all.
 
     Raises:
-        OSError: a stage failed; what came before it is kept.
+        SystemExit: a stage failed, exit code 1; what came before it is kept.
     """
     return sum(_run(number, len(stages), stage) for number, stage in enumerate(stages, 1))
 
@@ -48,7 +48,9 @@ def _run(number: int, total: int, stage: Stage) -> float:
     start = time.perf_counter()
     code = subprocess.run([sys.executable, *stage.command], cwd=ROOT, check=False).returncode
     if code:
-        raise OSError(f"stage {number} ({stage.title}) failed with exit code {code}; run again to go on from here.")
+        raise SystemExit(
+            f"error: stage {number} ({stage.title}) failed with exit code {code}; run again to go on from here."
+        )
     minutes = (time.perf_counter() - start) / 60
     print(f"  {minutes:.1f} minutes", flush=True)
     return minutes

@@ -1,6 +1,7 @@
 """The whole of video_mirai on one machine: record, encode, train with and without foresight, roll out, evaluate."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -9,18 +10,17 @@ from _stages import ROOT, Stage, launched, run_stages
 
 CHECKPOINTS = Path("assets/checkpoints")
 MIN_CLIPS = 40  # per scenario; fewer leave too few held-out videos for configs/eval/doom.yaml
+ASSETS_SEED = 0  # scripts/make_assets.py's
 CODEC, TEACHER, CAUSAL = "doom_codec", "doom_teacher", "doom_causal"
 
 
 def main() -> None:
     """Parse, say what will happen, run the stages."""
     options = parse_options()
-    if options.clips < MIN_CLIPS:
-        raise ValueError(
-            f"--clips {options.clips} leaves too few held-out videos to evaluate on; give at least {MIN_CLIPS}."
-        )
+    check_options(options)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
+    remember_options(options)
     if options.from_scratch:
         print("Demo from scratch: codec, teacher and both students start from random weights.")
         stages = scratch_stages(options)
@@ -41,7 +41,9 @@ def parse_options() -> argparse.Namespace:
         "beyond the training length and writes a report. Finished stages are skipped when it runs again.",
         "./scripts/demo.sh",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: runs/demo, with --from-scratch runs/demo_scratch"
+    )
     parser.add_argument("--from-scratch", action="store_true", help="use no shipped checkpoint")
     parser.add_argument("--fresh", action="store_true", help="first delete what an earlier run left in DIR")
     parser.add_argument(
@@ -51,7 +53,36 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=1, help="of recording, training and rollouts (default: %(default)s)"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.out is None:
+        options.out = Path("runs/demo_scratch" if options.from_scratch else "runs/demo")
+    return options
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """ValueError for options whose evaluation would fail, or flatter."""
+    if options.clips < MIN_CLIPS:
+        raise ValueError(
+            f"--clips {options.clips} leaves too few held-out videos to evaluate on; give at least {MIN_CLIPS}."
+        )
+    if options.seed == ASSETS_SEED and not options.from_scratch:
+        raise ValueError(
+            f"--seed {ASSETS_SEED} records the very videos that the shipped checkpoints were trained on; take another."
+        )
+
+
+def remember_options(options: argparse.Namespace) -> None:
+    """Write down what DIR is made with; ValueError when it was begun with something else.
+
+    Finished stages are skipped by what lies in DIR, so another recipe there would show the first one's results.
+    """
+    chosen = {name: getattr(options, name) for name in ("from_scratch", "clips", "steps", "seed")}
+    note = options.out / "demo.json"
+    if note.is_file() and (found := json.loads(note.read_text())) != chosen:
+        different = ", ".join(f"{name}={found.get(name)}" for name in chosen if found.get(name) != chosen[name])
+        raise ValueError(f"{options.out} was made with {different}; choose another --out, or start anew with --fresh.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(chosen) + "\n")
 
 
 def check_assets() -> None:

@@ -4,14 +4,14 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
+from _cli import add_config_arguments, log_to_stderr, make_parser, parse_device, run_script
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
     from video_mirai.build import LoadedRun
-    from video_mirai.data.scenes import ScenesConfig
-    from video_mirai.data.video_folder import VideoFolderConfig
+    from video_mirai.data.scenes import Scenes, ScenesConfig
+    from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
     from video_mirai.evaluation.protocol import EvaluateConfig
     from video_mirai.evaluation.run import Contestant, Processes
 
@@ -34,7 +34,6 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
 
     # Below, because these imports take seconds and --help needs none.
-    import torch
     from accelerate import PartialState
 
     from video_mirai.build import load_run
@@ -48,7 +47,7 @@ def main() -> None:
     config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
     check_names(config.models)
     state = PartialState(cpu=config.device == "cpu")
-    device = state.device if config.device == "auto" else torch.device(config.device)
+    device = state.device if config.device == "auto" else parse_device(config.device)
     log_to_stderr(is_main_process=state.is_main_process)
     runs = {name: load_run(path, device) for name, path in config.models.items()}
     models = {name: contestant(name, config.models[name], run) for name, run in runs.items()}
@@ -58,6 +57,8 @@ def main() -> None:
     data = held_out_data(config, next(iter(runs.values())))
     notes = [note for name, run in runs.items() if (note := leak_note(name, run, data, config.split))]
     held_out = open_held_out(data, config.split, config.history_frames, horizon_frames, config.num_clips, config.seed)
+    for name, run in runs.items():
+        check_clip_format(name, run, held_out.dataset)
     evaluation = evaluate(config, held_out, horizon_frames, models, processes_of(state), device)
     if state.is_main_process:
         published = publish(evaluation, models, git_revision(), device, notes)
@@ -108,23 +109,45 @@ def leak_note(name: str, run: "LoadedRun", data: "VideoFolderConfig | ScenesConf
     """
     from video_mirai.data.scenes import ScenesConfig
 
-    kind, trained = run.config.data.kind, run.config.data
-    trained_on = {"video_folder": trained.video_folder, "latent_folder": trained.latent_folder}.get(kind)
-    if isinstance(data, ScenesConfig) or trained_on is None:
+    kind = run.config.data.kind
+    trained_on = getattr(run.config.data, kind)
+    if isinstance(data, ScenesConfig) != (kind == "scenes"):
         return ""
-    same_folder = kind == "video_folder" and Path(trained_on.root).resolve() == Path(data.root).resolve()
-    if split == trained_on.split and same_folder:
-        raise ValueError(f"split={split!r} is what models.{name} was trained on; choose another.")
-    settings = ("seed", "val_fraction", "test_fraction")
-    different = [s for s in settings if vars(trained_on)[s] != vars(data)[s]]
-    if not different:
-        return ""
+    if isinstance(data, ScenesConfig):
+        same_source = trained_on.seed == data.seed
+        different = []
+    else:
+        same_source = kind == "video_folder" and Path(trained_on.root).resolve() == Path(data.root).resolve()
+        different = [s for s in ("seed", "val_fraction", "test_fraction") if vars(trained_on)[s] != vars(data)[s]]
     said = ", ".join(f"{s}={vars(data)[s]} (there {vars(trained_on)[s]})" for s in different)
-    if same_folder:
+    if split == trained_on.split or "all" in (split, trained_on.split):
+        if same_source:
+            raise ValueError(
+                f"split={split!r} holds clips that models.{name} was trained on (split {trained_on.split!r}); choose "
+                f"another."
+            )
+        return f"{name} was trained on split {trained_on.split!r}. If it was on these videos, they are not held out."
+    if different and same_source:
         raise ValueError(
             f"the split differs from that of models.{name}'s training, so clips would not be held out: {said}."
         )
-    return f"{name} was trained with another split: {said}. If it saw these videos, they are not held out."
+    if different:
+        return f"{name} was trained with another split: {said}. If it saw these videos, they are not held out."
+    return ""
+
+
+def check_clip_format(name: str, run: "LoadedRun", clips: "VideoFolder | Scenes") -> None:
+    """ValueError unless the held-out clips have the size and the frame rate that the model was trained on."""
+    from video_mirai.data.video_folder import RATE_TOLERANCE
+
+    trained = run.clips
+    same_rate = abs(clips.fps / trained.fps - 1) <= RATE_TOLERANCE
+    height, width = clips.config.height, clips.config.width
+    if (height, width) != (trained.height, trained.width) or not same_rate:
+        raise ValueError(
+            f"the held-out clips are {width}x{height} at {clips.fps:g} frames a second, models.{name} was trained on "
+            f"{trained.width}x{trained.height} at {trained.fps:g}; set data.video_folder.height, width and fps."
+        )
 
 
 def processes_of(state: "PartialState") -> "Processes":

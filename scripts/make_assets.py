@@ -1,6 +1,7 @@
-"""The recipe of the checkpoints that ship under assets/checkpoints: about two hours on two cores, resumable."""
+"""The recipe of the checkpoints that ship under assets/checkpoints: an hour on two cores, resumable."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,12 @@ CODEC, TEACHER, CAUSAL = "doom_codec", "doom_teacher", "doom_causal"
 
 
 def main() -> None:
-    """Parse, train what is not trained yet, write the checkpoints in bf16."""
+    """Parse, train what is not trained yet, write the checkpoints in half precision."""
     options = parse_options()
-    run_stages(stages(options.out, options.to))
+    run_stages(stages(options.out))
+    ship_codec(options.out / "codec", options.to / CODEC)
     for run, name in (("doom_teacher", TEACHER), ("doom", CAUSAL)):
-        write_half_precision(options.out / run / "export", options.to / name)
+        ship_model(options.out / run / "export", options.to / name)
     print(f"\nDone: {', '.join((CODEC, TEACHER, CAUSAL))} in {options.to}")
 
 
@@ -33,9 +35,9 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def stages(out: Path, assets: Path) -> list[Stage]:
+def stages(out: Path) -> list[Stage]:
     """Record, codec, latents, teacher, causal model."""
-    videos, latents, codec = out / "videos", out / "latents", assets / CODEC
+    videos, latents, codec = out / "videos", out / "latents", out / "codec"
     data = (f"output_dir={out}", f"data.latent_folder.root={latents}", f"codec.path={codec}", f"seed={SEED}")
     return [
         Stage(
@@ -75,18 +77,41 @@ def stages(out: Path, assets: Path) -> list[Stage]:
     ]
 
 
-def write_half_precision(export: Path, target: Path) -> None:
-    """Copy an export with its weights in bf16: half the size, and training keeps fp32 weights of its own anyway."""
+def ship_codec(trained: Path, target: Path) -> None:
+    """Copy a trained codec with its weights in fp16; its report then names the rounded codec."""
+    copy_anew(trained, target)
+    fingerprint = halve_codec(target)
+    report = json.loads((target / "report.json").read_text())
+    (target / "report.json").write_text(json.dumps(report | {"fingerprint": fingerprint}, indent=2) + "\n")
+
+
+def ship_model(export: Path, target: Path) -> None:
+    """Copy an export with its weights in bf16 and its codec's in fp16: half the size, and training widens them."""
     import torch
 
     from video_mirai.models.causal_dit import CausalVideoDiT
 
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(export, target)
+    copy_anew(export, target)
     # Read in bf16, the parts that Wan keeps in fp32 stay so; a cast afterwards would not spare them.
     model = CausalVideoDiT.from_pretrained(export / "transformer", torch_dtype=torch.bfloat16)
     model.save_pretrained(target / "transformer")
+    halve_codec(target / "codec")
+
+
+def halve_codec(folder: Path) -> str:
+    """Rewrite a codec's weights in fp16, which load as fp32; its new fingerprint."""
+    from video_mirai.models.codecs import load_codec
+
+    codec = load_codec(folder)
+    codec.autoencoder.half()
+    codec.save_pretrained(folder)
+    return load_codec(folder).fingerprint()
+
+
+def copy_anew(source: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)
 
 
 if __name__ == "__main__":

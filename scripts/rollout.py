@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from _cli import log_to_stderr, make_parser, run_script
+from _cli import log_to_stderr, make_parser, parse_device, run_script
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,7 @@ def main() -> None:
     if arguments.history != DATA_SET and Path(arguments.history).resolve() == Path(arguments.out).resolve():
         raise ValueError(f"--out {arguments.out} is the history's own file; name another.")
     log_to_stderr()
+    arguments.device = parse_device(arguments.device)
     run = load_run(arguments.checkpoint, arguments.device)
     settings = rollout_settings(run, arguments)
     history = read_history(run, arguments)
@@ -136,11 +137,12 @@ def history_of_file(run: "LoadedRun", arguments: argparse.Namespace, num_frames:
     """The last frames of a video file, at the size and frame rate that the model was trained on."""
     import torch
 
-    from video_mirai.data.video_folder import clip_indices, count_starts
+    from video_mirai.data.video_folder import VideoFolderConfig, clip_indices, count_starts
     from video_mirai.data.video_reader import UnreadableVideo, fit_frames, open_video
 
-    height, width, fps, backend = clip_format(run)
-    with open_video(arguments.history, backend) as video:
+    height, width, fps = run.clips
+    folder = run.config.data.video_folder
+    with open_video(arguments.history, VideoFolderConfig.backend if folder is None else folder.backend) as video:
         num_starts = count_starts(video.timestamps, num_frames, fps)
         if num_starts == 0:
             rate = "" if fps is None else f" at {fps:g} fps"
@@ -153,19 +155,6 @@ def history_of_file(run: "LoadedRun", arguments: argparse.Namespace, num_frames:
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     latents = run.codec.encode(pixels[None].to(arguments.device))
     return History(latents, None, fps if fps is not None else rate_of_file)
-
-
-def clip_format(run: "LoadedRun") -> tuple[int, int, float | None, str]:
-    """Height, width, frame rate (None: as it is) and reading backend of the clips that the model was trained on."""
-    from video_mirai.data.video_folder import VideoFolderConfig
-
-    data = run.config.data
-    if data.kind == "video_folder" and data.video_folder is not None:
-        folder = data.video_folder
-        return folder.height, folder.width, folder.fps, folder.backend
-    if data.kind == "scenes" and data.scenes is not None:
-        return data.scenes.height, data.scenes.width, None, VideoFolderConfig.backend
-    return run.clips.height, run.clips.width, run.clips.fps, VideoFolderConfig.backend
 
 
 def write_stream(

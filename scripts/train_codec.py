@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
+from _cli import add_config_arguments, log_to_stderr, make_parser, parse_device, run_script
 
 DESCRIPTION = """Train a small per-frame codec (one of diffusers' autoencoder classes) on your own videos.
 
@@ -35,6 +35,7 @@ def main() -> None:
 
     config = load_config(CodecTrainConfig, arguments.config, arguments.overrides)
     check_codec_config(config)
+    parse_device(config.device)
     output_dir = Path(config.output_dir)
     if (output_dir / "config.json").exists() and not arguments.overwrite:
         raise ValueError(f"{output_dir} already holds a codec; name another output_dir or pass --overwrite.")

@@ -75,6 +75,12 @@ def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:
         folder = saved[-1]
     else:
         folder = Path(wish)
+        later = [checkpoint.name for checkpoint in saved if checkpoint.name > folder.name]
+        if later and folder.resolve().parent == saved[0].resolve().parent:
+            raise ValueError(
+                f"{trainer.run_dir} holds later checkpoints ({', '.join(later)}), which resume=auto would go on from "
+                f"next time; move them away first, or choose another name=..."
+            )
     trainer.load(folder)
     accelerator.print(f"resumed from {folder} at step {trainer.step}")
 

@@ -42,6 +42,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["objective.chunk_frames=2"], r"rollout\.chunk_frames=1, but the objective trains chunks of 2"),
         (["model.patch_size=[1,3,3]"], r"16x16 do not divide into 3x3"),
         (["model.patch_size=[1,2,2]"], r"teacher gives 16 tokens per frame, the student 64"),
+        (["objective.window_frames=3"], r"rollout\.window_frames=7 is longer than objective\.window_frames=3"),
+        (["rollout.history_sigma=0.2"], r"rollout\.history_sigma=0\.2 is above objective\.history_sigma_max=0\.0"),
+        (
+            ["model.prediction_type=data", "rollout.num_steps=60"],
+            r"rollout\.num_steps=60 with shift 1 ends at sigma 0\.0167, below",
+        ),
+        (["foresight.window=[0,0]"], r"foresight\.window=\[0, 0\] names an offset twice"),
         (["foresight.window=[0,8]"], r"foresight\.window=\[0, 8\] is longer than the clip"),
         (["foresight.student_layer=3"], r"foresight\.student_layer=3: its layers go from 1 to 2"),
         (["foresight.teacher.layer=0"], r"foresight\.teacher\.layer=0"),

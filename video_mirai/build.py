@@ -24,6 +24,7 @@ from video_mirai.models.predictor import ForesightPredictor
 from video_mirai.models.teachers import DiTTeacher
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
+from video_mirai.ops.attention import check_backend
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
@@ -85,6 +86,8 @@ def plan_run(config: RunConfig, device: torch.device) -> RunPlan:
         teacher = _teacher_on_meta(config.foresight, codec)
     with torch.device("meta"):
         objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
+    if config.model.init_from is not None:
+        _require_codec(_transformer_folder(config.model.init_from), codec, f"model.init_from={config.model.init_from}")
     check_fit(objective, teacher, config.rollout, shape, device)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
@@ -197,6 +200,9 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
         if data.kind != "latent_folder":
             frames = codec.num_pixel_frames(frames)
         rollout_set = build_data_set(data, num_frames=frames, **held_out)
+    _try_to_read(loss_set, settings.num_clips)
+    if rollout_set is not None:
+        _try_to_read(rollout_set, settings.rollout_clips)
     return Validator(
         settings,
         loss_set,
@@ -207,14 +213,22 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
     )
 
 
+def _try_to_read(clips: ClipSet, count: int) -> None:
+    """Its first clips, so that a bad file is said before training and not at the first validation."""
+    for index in range(min(count, len(clips))):
+        clips.__getitem__(index)
+
+
 def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
     """A run's exported model, its codec and its settings, from a run folder, its export, or `asset:<name>`.
 
     Raises:
         FileNotFoundError: names what is missing.
+        ValueError: its attention backend does not run on this device.
     """
     folder = find_export(_resolve(path))
     model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
+    check_backend(model.config.attention_backend, torch.device(device), masked=False, backward=False)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = load_codec(folder / CODEC).to(device)
     return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
@@ -242,13 +256,16 @@ def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT
     if not foresight.teacher.checkpoint:
         raise ValueError("foresight.teacher.checkpoint: no value given; name a trained teacher's run folder.")
     folder = _transformer_folder(foresight.teacher.checkpoint)
-    codec_folder = folder.parent / CODEC
-    if codec_folder.is_dir() and load_codec(codec_folder).fingerprint() != codec.fingerprint():
-        raise ValueError(
-            f"the teacher {foresight.teacher.checkpoint} was trained on another codec's latents than this run's."
-        )
+    _require_codec(folder, codec, f"the teacher {foresight.teacher.checkpoint}")
     with torch.device("meta"):
         return CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
+
+
+def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
+    """ValueError where a model is part of an export whose codec isn't this one."""
+    folder = transformer.parent / CODEC
+    if folder.is_dir() and load_codec(folder).fingerprint() != codec.fingerprint():
+        raise ValueError(f"{what} was trained on another codec's latents than this run's.")
 
 
 def _transformer_folder(path: str) -> Path:

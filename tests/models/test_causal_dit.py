@@ -132,6 +132,17 @@ def test_hidden_states_are_captured_by_layer_and_causal():
     assert torch.count_nonzero(latents.grad[:, 1:]) == 0
 
 
+@torch.no_grad()
+def test_autocast_leaves_the_residual_stream_in_fp32():
+    model, latents, sigmas = tiny_model(), random_latents(4), random_sigmas(4)
+    exact = model(latents, sigmas, capture=[NUM_LAYERS]).hidden[NUM_LAYERS]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(latents, sigmas, capture=[NUM_LAYERS]).hidden[NUM_LAYERS]
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, rounded.bfloat16().float())  # it was not bf16 in between either
+    assert (rounded - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_context_per_frame_reaches_its_own_frame_only():
     model = tiny_model(TEXT_DIM)
     context = torch.stack([random_context(seed=seed) for seed in range(3)], dim=1)  # (B, F, L, D_text)

@@ -23,9 +23,9 @@ def test_future_values_do_not_change_past_outputs(backend, batch):
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_backends_agree(backend):
+@pytest.mark.parametrize("mask", [chunk_causal_mask(6, 1, 2, window_frames=2), None], ids=["masked", "unmasked"])
+def test_backends_agree(backend, mask):
     x = random_heads()
-    mask = chunk_causal_mask(6, 1, 2, window_frames=2)
     reference = attend(x, x, x, prepare_mask(mask, "_native_math", x.dtype), "_native_math")
     torch.testing.assert_close(attend(x, x, x, prepare_mask(mask, backend, x.dtype), backend), reference)
 

@@ -3,6 +3,7 @@ from itertools import islice, pairwise
 import pytest
 import torch
 from tiny_models import CHANNELS, HEIGHT, TEXT_DIM, TOKENS_PER_FRAME, WIDTH, random_context, random_latents, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
 
 from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.cache import KVCache
@@ -81,6 +82,19 @@ def test_memory_is_fixed_whatever_the_horizon():
     for _ in islice(stream, 20):
         pass
     assert state.cache.num_bytes == before and state.cache.frames == 4
+
+
+def test_work_per_chunk_is_fixed_once_the_window_is_full():
+    model = tiny_model(attention_backend="matmul")  # whose products the counter sees
+    stream = rollout(model, random_latents(2), settings(), torch.Generator())
+    flops = []
+    for _ in range(12):
+        with FlopCounterMode(display=False) as counter:
+            next(stream)
+        flops.append(counter.get_total_flops())
+    filling, full = flops[1], flops[2:]  # the first chunk reads the history as well
+    assert filling < full[0]
+    assert len(set(full)) == 1
 
 
 def test_history_noise_is_told_and_drawn_from_the_generator():

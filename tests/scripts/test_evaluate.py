@@ -6,16 +6,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
 from _cli import run_script
-from evaluate import main
+from evaluate import leak_note, main
 from video_mirai.build import export_run, run_dir
+from video_mirai.config import DataConfig
+from video_mirai.data.latent_folder import LatentFolderConfig
+from video_mirai.data.scenes import ScenesConfig
+from video_mirai.data.video_folder import VideoFolderConfig
 from video_mirai.media import write_video
 
+DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_folder": LatentFolderConfig, "scenes": ScenesConfig}
 CONFIG = REPOSITORY / "configs" / "eval" / "scenes_tiny.yaml"
 QUICK = [
     "num_clips=4", "horizon_frames=16", "window_frames=8", "stride_frames=8", "batch_clips=2", "num_resamples=20",
@@ -88,6 +94,13 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
         ("horizon_frames=4", "error: horizon_frames=4 is shorter than window_frames=8"),
         ("detectors=[unknown]", "error: detector 'unknown' is not known"),
         ("data.video_folder.root=none/here", "error: none/here: no such folder"),
+        ("num_clips=1", "error: num_clips=1 must be at least 2"),
+        ("history_frames=0", "error: history_frames=0 must be at least 1"),
+        ("batch_clips=0", "error: batch_clips=0 must be at least 1"),
+        ("device=abacus", "error: device 'abacus' cannot be used here"),
+        ("split=train", "error: split='train' holds clips that models.baseline was trained on"),
+        ("data.scenes.height=32", "error: the held-out clips are 32x32"),
+        ("data.scenes.fps=20", "error: the held-out clips are 32x32 at 20 frames a second"),
     ],
 )
 def test_users_mistake_is_one_line_and_exit_code_2(
@@ -115,6 +128,49 @@ def test_horizon_longer_than_the_videos_names_the_longest_possible(
     empty = ["data.video_folder.test_fraction=0", "data.video_folder.val_fraction=0"]
     assert call(monkeypatch, *arguments(runs, tmp_path / "out", *folder, *empty)) == 2
     assert "split 'test' is empty" in capsys.readouterr().err
+
+
+def run_on(kind: str, **settings: object) -> SimpleNamespace:
+    """What leak_note asks of a run."""
+    data = DataConfig(kind=kind, **{kind: DATA_CONFIGS[kind](**settings)})
+    return SimpleNamespace(config=SimpleNamespace(data=data))
+
+
+@pytest.mark.parametrize(
+    ("run", "data", "split", "note"),
+    [
+        (run_on("video_folder", root="a"), VideoFolderConfig("a"), "test", ""),
+        (run_on("video_folder", root="a"), VideoFolderConfig("b", seed=1), "test", "another split: seed=1 (there 0)"),
+        (run_on("video_folder", root="a"), VideoFolderConfig("b"), "train", "it was on these videos"),
+        (run_on("latent_folder", root="l"), VideoFolderConfig("a"), "test", ""),
+        (run_on("latent_folder", root="l"), VideoFolderConfig("a"), "all", "it was on these videos"),
+        (run_on("latent_folder", root="l", split="all"), VideoFolderConfig("a"), "test", "it was on these videos"),
+        (run_on("latent_folder", root="l"), ScenesConfig(), "train", ""),
+        (run_on("scenes"), ScenesConfig(), "test", ""),
+        (run_on("scenes"), ScenesConfig(seed=1), "train", "it was on these videos"),
+    ],
+)
+def test_a_note_says_when_clips_may_not_be_held_out(
+    run: SimpleNamespace, data: VideoFolderConfig | ScenesConfig, split: str, note: str
+) -> None:
+    said = leak_note("model", run, data, split)
+    assert note in said and bool(note) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("run", "data", "split"),
+    [
+        (run_on("video_folder", root="a"), VideoFolderConfig("a"), "all"),
+        (run_on("video_folder", root="a", split="all"), VideoFolderConfig("a"), "test"),
+        (run_on("video_folder", root="a"), VideoFolderConfig("a", seed=1), "test"),
+        (run_on("scenes"), ScenesConfig(), "train"),
+    ],
+)
+def test_clips_that_were_trained_on_are_refused(
+    run: SimpleNamespace, data: VideoFolderConfig | ScenesConfig, split: str
+) -> None:
+    with pytest.raises(ValueError, match=r"that models\.model was trained on|differs from that of models\.model"):
+        leak_note("model", run, data, split)
 
 
 @pytest.mark.slow

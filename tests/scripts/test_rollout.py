@@ -14,7 +14,7 @@ import rollout
 from _cli import run_script
 from video_mirai import build
 from video_mirai.data.video_reader import probe
-from video_mirai.media import VideoWriter, write_video
+from video_mirai.media import VideoWriter, to_uint8, write_video
 
 HISTORY_FRAMES = 3
 Call = Callable[..., int]
@@ -63,7 +63,7 @@ def test_file_holds_the_last_frames_of_the_history_and_then_the_frames_asked_for
     assert config is not None
     info = probe(out, "pyav")
     assert (info.num_frames, info.height, info.width) == (HISTORY_FRAMES + 7, config.height, config.width)
-    assert info.fps == pytest.approx(12)
+    assert info.fps == pytest.approx(config.fps)  # the file has another; its frames were taken at the model's
     given = frames_of(clip)[-HISTORY_FRAMES:].astype(int).mean((1, 2, 3))
     written = frames_of(out)[:HISTORY_FRAMES].astype(int).mean((1, 2, 3))
     assert np.abs(given - written).max() < 6  # means survive the resizing
@@ -78,11 +78,15 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(call: Call, 
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_history_comes_from_the_runs_data_set_too(call: Call, tmp_path: Path) -> None:
-    out = tmp_path / "long.gif"
+def test_history_comes_from_the_runs_data_set_too(call: Call, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "long.mp4"
     words = ("--history", "dataset", "--index", 3, "--history-frames", 2, "--frames", 4, "--out", out, "--steps", 2)
     assert call(*words, "--window", 4, "--fps", 5) == 0
-    assert len(frames_of(out)) <= 6  # a gif merges equal frames
+    frames = frames_of(out)
+    assert len(frames) == 6
+    clip = build.build_data_set(build.load_run(run_folder).config.data, split="val")[3]["video"]
+    truth = to_uint8(clip[:2]).astype(int)
+    assert np.abs(frames[:2].astype(int) - truth).mean() < 4  # but for the compression of the file
 
 
 def test_settings_files_replace_the_runs_own_and_options_replace_both(run_folder: Path, tmp_path: Path) -> None:
@@ -126,6 +130,7 @@ def test_chunks_are_written_one_by_one_as_they_are_made(
         (("--out", "long.avi"), "unknown video suffix '.avi'; known: .gif, .mp4"),
         (("--checkpoint", "nowhere"), "checkpoint folder nowhere does not exist"),
         (("--settings", "nowhere.yaml"), "nowhere.yaml"),
+        (("--device", "abacus"), "device 'abacus' cannot be used here"),
         (("--history", "dataset", "--index", "100000"), "--index 100000 is not in 0.."),
     ],
 )

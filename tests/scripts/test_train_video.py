@@ -30,7 +30,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as exit_info:
         run_script(main)
     forget_accelerator()
-    return 1 if isinstance(exit_info.value.code, str) else int(exit_info.value.code or 0)
+    if isinstance(exit_info.value.code, str):
+        print(exit_info.value.code, file=sys.stderr)  # as the interpreter does
+        return 1
+    return int(exit_info.value.code or 0)
 
 
 def test_run_trains_exports_and_goes_on_where_it_stopped(
@@ -92,7 +95,20 @@ def test_divergence_is_one_line_and_exit_code_1(
 ) -> None:
     settings = [*QUICK, "train.num_steps=20", "train.optimizer.lr=1e30", "train.max_grad_norm=1e30"]
     assert call(monkeypatch, "--config", str(TINY), f"output_dir={tmp_path}", *settings) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "training stopped, no checkpoint had been written yet" in errors[0]
     assert not (tmp_path / "scenes_tiny" / "export").exists()
+
+
+def test_an_earlier_checkpoint_is_not_resumed_beside_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(TINY), f"output_dir={tmp_path}", *QUICK, "train.checkpoint_every=1"]
+    assert call(monkeypatch, *words) == 0
+    earlier, later = sorted((tmp_path / "scenes_tiny" / "checkpoints").iterdir())
+    assert call(monkeypatch, *words, f"resume={earlier}") == 2
+    assert f"holds later checkpoints ({later.name})" in capsys.readouterr().err
+    assert call(monkeypatch, *words, f"resume={later}") == 0
 
 
 @pytest.mark.slow

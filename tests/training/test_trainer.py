@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import assert_same_tensors, make_trainer, next_batches, student_weights, tiny_config
+from tiny_training import TINY_FORESIGHT, assert_same_tensors, make_trainer, next_batches, student_weights, tiny_config
 
 from video_mirai import build
 from video_mirai.training.batches import encode_batch, split_batch
@@ -78,10 +78,11 @@ def test_average_starts_at_the_first_step_and_follows_its_formula(tmp_path: Path
         torch.testing.assert_close(value, average[name])
 
 
-def test_exported_model_is_the_averaged_student_without_predictor_or_teacher(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path)
+def test_exported_model_is_the_averaged_student_without_predictor_or_teacher(tmp_path: Path, teacher: Path) -> None:
+    config = tiny_config(tmp_path, f"foresight.teacher.checkpoint={teacher}", base=TINY_FORESIGHT)
     trainer = make_trainer(config)
     trainer.fit(3)
+    assert trainer.objective.predictor is not None and trainer.foresight is not None
     folder = build.export_run(config, trainer)
     loaded = build.load_run(build.run_dir(config))
     assert_same_tensors(trainer.ema_state(), dict(loaded.model.state_dict()))

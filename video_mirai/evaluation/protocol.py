@@ -83,6 +83,15 @@ class EvaluateConfig:
     seed: int = 0
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        smallest = {"num_clips": 2, "history_frames": 1, "batch_clips": 1, "window_frames": 1, "stride_frames": 1,
+                    "first_frames": 1}  # fmt: skip
+        for name, least in smallest.items():
+            if (value := vars(self)[name]) < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
+        if self.horizon_frames is not None and self.horizon_frames < 1:
+            raise ValueError(f"horizon_frames={self.horizon_frames} must be at least 1.")
+
     def resampling(self) -> Resampling:
         return Resampling(self.num_resamples, self.num_subsets, self.seed)
 

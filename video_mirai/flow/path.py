@@ -30,7 +30,8 @@ def data_from_velocity(x: Tensor, velocity: Tensor, sigmas: Tensor) -> Tensor:
 def velocity_from_data(x: Tensor, data: Tensor, sigmas: Tensor, sigma_floor: float) -> Tensor:
     """Velocity that leads from x at sigma to `data` at 0; below the floor it stays bounded.
 
-    The floor only matters for passes over clean frames, whose output nobody uses.
+    Training and rollouts keep above the floor, so that it only matters for passes over clean frames, whose output
+    nobody uses.
     """
     return (x - data) / per_frame(sigmas, x).clamp_min(sigma_floor)
 

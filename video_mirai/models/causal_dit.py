@@ -147,7 +147,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         )
         hidden = rearrange(hidden, "b d f h w -> b (f h w) d").contiguous()  # (B, F*N, D)
         product_dtype = _product_dtype(hidden)
-        if torch.is_autocast_enabled(hidden.device.type):
+        if _autocasts(hidden):
             hidden = hidden.float()  # the residual stream; autocast casts the products alone
         emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
         if context is not None:
@@ -346,5 +346,8 @@ def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
     """What linear layers compute in: autocast's type where it is on, else the tensor's own."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    return torch.get_autocast_dtype(hidden.device.type) if _autocasts(hidden) else hidden.dtype
+
+
+def _autocasts(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)

@@ -15,7 +15,7 @@ class ForesightPredictor(nn.Module):
     It sees nothing but one chunk's states, so whatever it predicts of the future is in those states.
     """
 
-    def __init__(self, student_dim: int, teacher_dim: int, num_heads: int, num_blocks: int = 3) -> None:
+    def __init__(self, student_dim: int, teacher_dim: int, num_heads: int, num_blocks: int) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(student_dim)
         self.blocks = nn.ModuleList(PredictorBlock(student_dim, num_heads) for _ in range(num_blocks))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.ops.attention import check_backend
@@ -53,12 +54,16 @@ def check_fit(
         )
     objective.student.tokens_per_frame(shape.height, shape.width)
     if masked:
-        _check_rollout(rollout, settings.chunk_frames, frames)
+        _check_rollout(rollout, objective, frames)
     if teacher is not None:
+        check_backend(teacher.config.attention_backend, device, masked=False, backward=False)
         _check_foresight(objective, teacher, shape)
 
 
-def _check_rollout(rollout: RolloutSettings, chunk: int, frames: int) -> None:
+def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) -> None:
+    """Nothing may be generated in a way that was not trained."""
+    settings, student = objective.config, objective.student
+    chunk = settings.chunk_frames
     if rollout.chunk_frames != chunk:
         raise ValueError(f"rollout.chunk_frames={rollout.chunk_frames}, but the objective trains chunks of {chunk}.")
     seen = rollout.sink_frames + rollout.window_frames + chunk
@@ -66,6 +71,22 @@ def _check_rollout(rollout: RolloutSettings, chunk: int, frames: int) -> None:
         raise ValueError(
             f"rollout.window_frames={rollout.window_frames} is longer than the clip: with sink and chunk it "
             f"sees {seen} latent frames, clips have {frames}; try {max(0, frames - chunk - rollout.sink_frames)}."
+        )
+    if settings.window_frames is not None and rollout.window_frames > settings.window_frames:
+        raise ValueError(
+            f"rollout.window_frames={rollout.window_frames} is longer than objective.window_frames="
+            f"{settings.window_frames}, which is what the model learns to look back at."
+        )
+    if settings.kind == "teacher_forcing" and rollout.history_sigma > settings.history_sigma_max:
+        raise ValueError(
+            f"rollout.history_sigma={rollout.history_sigma} is above objective.history_sigma_max="
+            f"{settings.history_sigma_max}: the model never learns from history as noisy as that."
+        )
+    last_sigma = float(denoising_sigmas(rollout.num_steps, rollout.shift)[-2])
+    if student.config.prediction_type == "data" and last_sigma < student.config.sigma_floor:
+        raise ValueError(
+            f"rollout.num_steps={rollout.num_steps} with shift {rollout.shift:g} ends at sigma {last_sigma:.3g}, below "
+            f"the model's sigma_floor={student.config.sigma_floor}; take fewer steps."
         )
 
 
@@ -88,7 +109,14 @@ def _check_foresight(objective: Objective, teacher: CausalVideoDiT, shape: Laten
     ):
         if not 1 <= layer <= layers:
             raise ValueError(f"{name}={layer}: its layers go from 1 to {layers}.")
+    if (teacher.config.text_dim is None) != (shape.context_tokens == 0):
+        raise ValueError(
+            f"the teacher has text_dim={teacher.config.text_dim}, but clips come "
+            f"{'without' if shape.context_tokens == 0 else 'with'} context."
+        )
     num_chunks = shape.frames // objective.config.chunk_frames
+    if len(set(foresight.window)) < len(foresight.window):
+        raise ValueError(f"foresight.window={foresight.window} names an offset twice.")
     if not foresight.window or max(foresight.window) >= num_chunks or min(foresight.window) < 0:
         raise ValueError(
             f"foresight.window={foresight.window} is longer than the clip: offsets go from 0 to {num_chunks - 1}."

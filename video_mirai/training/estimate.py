@@ -13,7 +13,7 @@ Teacher forcing puts the history beside the targets, so S and F nearly double. T
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import nn
@@ -118,9 +118,11 @@ def estimate_step(
             student.width, out, blocks, target_tokens, settings.chunk_frames * clip.tokens_per_frame
         )
     teacher_flops = 0.0
-    if teacher is not None:
+    if teacher is not None and objective.foresight is not None:
+        # What lies above the layer that is read never runs.
+        teacher_size = replace(size_of(teacher), num_layers=objective.foresight.teacher.layer)
         teacher_flops = forward_flops(
-            size_of(teacher), clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
+            teacher_size, clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
         )
     muon = 0
     if train.optimizer.kind == "muon":

@@ -166,11 +166,11 @@ class Trainer:
                     frames = 0
                     log.log(self._numbers(result, rate), self.step)
                     bar.set_postfix(self._shown(result, rate), refresh=False)
+                if self._due(self.config.checkpoint_every, num_steps):
+                    self.save()
                 if self.validator is not None and self._due(self.validator.config.every_steps, num_steps):
                     log.log(self.validate(), self.step)
                     watch.lap()
-                if self._due(self.config.checkpoint_every, num_steps):
-                    self.save()
         log.close()
 
     def train_step(self, batch: VideoBatch) -> StepResult:

@@ -128,8 +128,9 @@ def _flops_ratio(trainers: dict[str, Trainer], size: RunSize) -> float:
         student = trainer.objective.student
         tokens = student.tokens_per_frame(size.latent_size, size.latent_size)
         clip = estimate.ClipSize(trainer.train_set[0]["latents"].shape[0], tokens, 0)
-        teacher = student if trainer.foresight is not None else None  # of the same size
+        teacher = getattr(trainer.foresight, "teacher", None)
+        network = teacher.model if isinstance(teacher, DiTTeacher) else None
         flops[name] = estimate.estimate_step(
-            trainer.objective, teacher, trainer.codec, trainer.config, clip, num_processes=1
+            trainer.objective, network, trainer.codec, trainer.config, clip, num_processes=1
         ).flops
     return flops[FORESIGHT] / flops[PLAIN]

@@ -146,7 +146,7 @@ def check_clip_format(name: str, run: "LoadedRun", clips: "VideoFolder | Scenes"
     if (height, width) != (trained.height, trained.width) or not same_rate:
         raise ValueError(
             f"the held-out clips are {width}x{height} at {clips.fps:g} frames a second, models.{name} was trained on "
-            f"{trained.width}x{trained.height} at {trained.fps:g}; set data.video_folder.height, width and fps."
+            f"{trained.width}x{trained.height} at {trained.fps:g}; set the data's height, width and fps."
         )
 
 

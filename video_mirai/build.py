@@ -216,7 +216,7 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
 def _try_to_read(clips: ClipSet, count: int) -> None:
     """Its first clips, so that a bad file is said before training and not at the first validation."""
     for index in range(min(count, len(clips))):
-        clips.__getitem__(index)
+        _ = clips[index]
 
 
 def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
@@ -258,7 +258,9 @@ def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT
     folder = _transformer_folder(foresight.teacher.checkpoint)
     _require_codec(folder, codec, f"the teacher {foresight.teacher.checkpoint}")
     with torch.device("meta"):
-        return CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
+        teacher = CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
+    del teacher.blocks[foresight.teacher.layer :]  # as DiTTeacher does
+    return teacher
 
 
 def _require_codec(transformer: Path, codec: Codec, what: str) -> None:

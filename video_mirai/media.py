@@ -32,6 +32,11 @@ def to_uint8(video: Tensor) -> np.ndarray:
     return scaled.movedim(-3, -1).cpu().numpy().astype(np.uint8)
 
 
+def psnr(error: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB of the difference (B, ...) of two pictures in [-1, 1], so of range 2."""
+    return -10 * (error.flatten(1).square().mean(1).clamp_min(1e-10) / 4).log10()
+
+
 def check_video_suffix(path: str | Path) -> str:
     """The file's suffix when it names a known video format; ValueError listing the known ones otherwise."""
     suffix = Path(path).suffix.lower()

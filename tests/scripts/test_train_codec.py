@@ -17,7 +17,7 @@ import train_codec
 from _cli import run_script
 from video_mirai.config import load_config
 from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
-from video_mirai.media import write_video
+from video_mirai.media import psnr, write_video
 from video_mirai.models.codecs import load_codec
 from video_mirai.training import codec_trainer
 from video_mirai.training.codec_report import report_codec
@@ -28,7 +28,6 @@ from video_mirai.training.codec_trainer import (
     check_codec_config,
     codec_loss,
     make_autoencoder,
-    psnr,
     random_batches,
     read_frames,
 )
@@ -150,6 +149,12 @@ def test_training_learns_and_its_latents_have_unit_variance(sizes: AutoencoderCo
     latents = trained.encode(frames.float().div(127.5).sub(1)[None])[0]
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_autoencoder_dc_has_two_levels() -> None:
+    one_level = replace(SMALL, widths=[8], encoder_blocks=[1], decoder_blocks=[1])
+    with pytest.raises(ValueError, match="AutoencoderDC needs at least two levels"):
+        check_codec_config(small_config(autoencoder=one_level))
 
 
 def test_autoencoder_tiny_has_one_width() -> None:

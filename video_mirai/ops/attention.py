@@ -70,8 +70,8 @@ def _attend_by_matmul(query: Tensor, key: Tensor, value: Tensor, mask: PreparedM
     heads, head_dim = query.shape[2:]
     q, k, v = (rearrange(x, "b l h d -> (b h) l d") for x in (query, key, value))
     # Scaled inside the product, which saves a pass over the scores; without a mask nothing is added.
-    bias = mask.expand(len(q), -1, -1) if isinstance(mask, Tensor) else q.new_zeros(1, 1, 1)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=head_dim**-0.5)
+    bias, beta = (mask, 1) if isinstance(mask, Tensor) else (q.new_zeros(1, 1, 1), 0)
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=beta, alpha=head_dim**-0.5)
     return rearrange(torch.bmm(scores.softmax(-1), v), "(b h) l d -> b l h d", h=heads)
 
 

@@ -12,9 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from video_mirai.media import image_grid, write_image
+from video_mirai.media import image_grid, psnr, write_image
 from video_mirai.models.codecs import DiffusersCodec
-from video_mirai.training.codec_trainer import psnr
 
 NOISE_LEVEL = 0.1
 SPEED_FRAMES = 64

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.loader import epoch_order
 from video_mirai.data.video_folder import VideoFolderConfig
+from video_mirai.media import psnr
 from video_mirai.models.autoencoders import LatentStats, raw_latents
 from video_mirai.models.codecs import DiffusersCodec
 from video_mirai.training.ema import EMAConfig, make_ema
@@ -39,7 +40,8 @@ class AutoencoderConfig:
         AutoencoderKL (group norms, a Gaussian posterior).
     widths: channels of each level, from full resolution down.
     encoder_blocks, decoder_blocks: residual blocks of each level, from full resolution down. AutoencoderKL has one
-        number for all: they must be equal. AutoencoderDC without blocks at full resolution does no work there at all.
+        number for all: they must be equal. AutoencoderDC without blocks at full resolution has one
+        narrow convolution there.
     """
 
     kind: Literal["AutoencoderDC", "AutoencoderTiny", "AutoencoderKL"] = "AutoencoderDC"
@@ -129,6 +131,8 @@ def check_codec_config(config: CodecTrainConfig) -> None:
 
 def _check_dc(sizes: AutoencoderConfig) -> None:
     """ValueError for sizes that diffusers' AutoencoderDC would build wrongly or not at all."""
+    if len(sizes.widths) < 2:
+        raise ValueError(f"autoencoder.widths={sizes.widths}: AutoencoderDC needs at least two levels.")
     if 0 in (*sizes.encoder_blocks[1:], *sizes.decoder_blocks[1:]):
         raise ValueError("AutoencoderDC needs a block at each level but the first, else it has no halving there.")
     shortcuts = zip(sizes.widths, sizes.widths[1:], strict=False)
@@ -256,11 +260,6 @@ def codec_loss(autoencoder: Any, images: Tensor, config: CodecTrainConfig, gener
     gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     total = pixel + config.gradient_weight * gradient + config.kl_weight * kl
     return CodecLoss(total, pixel, gradient, kl, psnr(error.detach()).mean())
-
-
-def psnr(error: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B,) in dB of the difference (B, ...) of two pictures in [-1, 1], so of range 2."""
-    return -10 * torch.log10(error.flatten(1).square().mean(1).clamp_min(1e-10) / 4)
 
 
 def finish_codec(autoencoder: ModelMixin, frames: Tensor) -> DiffusersCodec:

@@ -13,7 +13,7 @@ Teacher forcing puts the history beside the targets, so S and F nearly double. T
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import nn
@@ -118,11 +118,9 @@ def estimate_step(
             student.width, out, blocks, target_tokens, settings.chunk_frames * clip.tokens_per_frame
         )
     teacher_flops = 0.0
-    if teacher is not None and objective.foresight is not None:
-        # What lies above the layer that is read never runs.
-        teacher_size = replace(size_of(teacher), num_layers=objective.foresight.teacher.layer)
+    if teacher is not None:
         teacher_flops = forward_flops(
-            teacher_size, clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
+            size_of(teacher), clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
         )
     muon = 0
     if train.optimizer.kind == "muon":
@@ -147,11 +145,11 @@ def estimate_step(
 
 
 def size_of(model: CausalVideoDiT) -> TransformerSize:
-    """Read off a model's own config."""
+    """Read off a model's own config, and the blocks it has: a teacher keeps only those that run."""
     config = model.config
     patch = math.prod(config.patch_size)
     return TransformerSize(
-        num_layers=config.num_layers,
+        num_layers=len(model.blocks),
         width=config.num_attention_heads * config.attention_head_dim,
         ffn_width=config.ffn_dim,
         patch_inputs=config.in_channels * patch,

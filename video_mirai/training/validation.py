@@ -9,17 +9,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from video_mirai.data.loader import collate_clips
-from video_mirai.media import side_by_side, to_uint8, write_video
+from video_mirai.media import psnr, side_by_side, to_uint8, write_video
 from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.sampling.rollout import RolloutSettings, rollout
 from video_mirai.training.batches import ClipSet, encode_batch
 from video_mirai.training.seeds import make_generator
-
-PSNR_CEILING = 100.0  # equal frames have an infinite one
 
 
 @dataclass
@@ -116,8 +113,8 @@ class Validator:
             truth = batch["video"].to(accelerator.device) if "video" in batch else codec.decode(latents)
             generated = self._generate(objective, codec, latents, context, number)
             given = codec.num_pixel_frames(self.config.history_frames)
-            copied = truth[:, given - 1 : given].expand_as(truth[:, given:])
-            score = torch.stack([_psnr(generated[:, given:], truth[:, given:]), _psnr(copied, truth[:, given:])])
+            copied = truth[:, given - 1 : given].expand_as(truth)
+            score = torch.stack([psnr((video - truth)[0, given:]).mean() for video in (generated, copied)])
             scores.append(torch.cat([score, score.new_tensor([float(is_own)])])[None])
             if is_own:
                 frames = side_by_side([to_uint8(truth[0].cpu()), to_uint8(generated[0].cpu())], ["truth", "rollout"])
@@ -159,9 +156,3 @@ def _summary(sigmas: Tensor, losses: Tensor, num_bins: int) -> dict[str, float]:
         if len(inside):
             numbers[f"sigma_{number / num_bins:.2g}-{(number + 1) / num_bins:.2g}"] = float(inside.mean())
     return numbers | {f"frame_{frame}": float(losses[:, frame].mean()) for frame in range(losses.shape[1])}
-
-
-def _psnr(video: Tensor, truth: Tensor) -> Tensor:
-    """Mean over frames of each frame's decibels, at most 100; videos (1, T, C, H, W) in [-1, 1]."""
-    each = peak_signal_noise_ratio(video[0], truth[0], data_range=2.0, reduction="none", dim=(1, 2, 3))
-    return each.clamp_max(PSNR_CEILING).mean()

@@ -53,6 +53,7 @@ EXTRAS = {
         "import-linter>=2.1",
         "av>=12",
         "scikit-learn>=1.4",
+        "psutil>=5.9",
     ],
 }
 

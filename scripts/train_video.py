@@ -1,6 +1,9 @@
 """Train a video model: a causal student, with or without foresight, or a bidirectional teacher."""
 
 import os
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _cli import add_config_arguments, log_to_stderr, make_parser, run_script
@@ -29,6 +32,7 @@ def main() -> None:
     # Below, because these imports take seconds and --help needs none.
     from video_mirai import build
     from video_mirai.config import RunConfig, load_config, save_config
+    from video_mirai.training.checkpoint import CheckpointFailed
     from video_mirai.training.trainer import TrainingDiverged, start_accelerator
 
     config = load_config(RunConfig, arguments.config, arguments.overrides)
@@ -47,42 +51,83 @@ def main() -> None:
         save_config(config, run_dir / "run.yaml")
     accelerator.wait_for_everyone()
     try:
-        trainer.fit(config.train.num_steps)
-    except TrainingDiverged as error:
-        raise SystemExit(f"error: {error}") from error  # exit code 1
+        finished = trainer.fit(config.train.num_steps)
+    except (TrainingDiverged, CheckpointFailed, OSError) as error:
+        raise SystemExit(f"error: {last_words(trainer, error)}") from error  # exit code 1
+    if not finished:
+        accelerator.print(f"stopped by a signal at step {trainer.step}, saved; to go on:\n  {resume_command(sys.argv)}")
+        accelerator.end_training()
+        return
     folder = build.export_run(config, trainer)
     accelerator.print(f"exported to {folder}")
     accelerator.end_training()
 
 
 def resume(trainer: "Trainer", wish: str, accelerator: "Accelerator") -> None:
-    """Load the checkpoint that `resume` names: "auto" (the newest, if any), "none" or a folder."""
-    from pathlib import Path
-
+    """Load the checkpoint that `resume` names: "auto" (the newest whole one, if any), "none" or a folder."""
     from video_mirai.training.checkpoint import list_checkpoints
 
     saved = list_checkpoints(trainer.run_dir)
-    if wish == "none":
-        if saved:
-            raise ValueError(
-                f"{trainer.run_dir} already holds checkpoints up to {saved[-1].name}; go on with resume=auto, "
-                f"choose another name=..., or remove the folder."
-            )
+    if wish == "none" and saved:
+        raise ValueError(
+            f"{trainer.run_dir} already holds checkpoints up to {saved[-1].name}; go on with resume=auto, "
+            f"choose another name=..., or remove the folder."
+        )
+    if wish == "none" or (wish == "auto" and not saved):
         return
-    if wish == "auto":
-        if not saved:
-            return
-        folder = saved[-1]
-    else:
-        folder = Path(wish)
-        later = [checkpoint.name for checkpoint in saved if checkpoint.name > folder.name]
-        if later and folder.resolve().parent == saved[0].resolve().parent:
-            raise ValueError(
-                f"{trainer.run_dir} holds later checkpoints ({', '.join(later)}), which resume=auto would go on from "
-                f"next time; move them away first, or choose another name=..."
-            )
+    folder = newest_on_main_process(trainer.run_dir, accelerator) if wish == "auto" else Path(wish)
+    later = [checkpoint.name for checkpoint in saved if checkpoint.name > folder.name]
+    if wish != "auto" and later and folder.resolve().parent == saved[0].resolve().parent:
+        raise ValueError(
+            f"{trainer.run_dir} holds later checkpoints ({', '.join(later)}), which resume=auto would go on from "
+            f"next time; move them away first, or choose another name=..."
+        )
     trainer.load(folder)
     accelerator.print(f"resumed from {folder} at step {trainer.step}")
+    for line in changed_since(folder, trainer.config_yaml):
+        accelerator.print(f"resuming with a changed setting: {line}")
+
+
+def newest_on_main_process(run_dir: Path, accelerator: "Accelerator") -> Path:
+    """The newest whole checkpoint; one process reads all checksums, the others take its word."""
+    import torch
+    from accelerate.utils import broadcast
+
+    from video_mirai.training.checkpoint import list_checkpoints, newest_whole_checkpoint
+
+    saved = list_checkpoints(run_dir)
+    error, number = None, -1
+    if accelerator.is_main_process:
+        try:
+            number = saved.index(newest_whole_checkpoint(run_dir))
+        except ValueError as caught:
+            error = caught
+    number = int(broadcast(torch.tensor(number, device=accelerator.device)))
+    if number < 0:
+        raise error if error is not None else ValueError(f"no checkpoint in {run_dir} is whole.")
+    return saved[number]
+
+
+def changed_since(checkpoint: Path, config_yaml: str) -> list[str]:
+    """Settings in which a run differs from its checkpoint; where it is written, and how it was resumed, don't count."""
+    from video_mirai.config import changed_settings
+
+    changes = changed_settings((checkpoint / "run.yaml").read_text(encoding="utf-8"), config_yaml)
+    return [line for key, line in changes.items() if key not in ("name", "output_dir", "resume")]
+
+
+def last_words(trainer: "Trainer", error: Exception) -> str:
+    """What went wrong, and from where the run can go on."""
+    from video_mirai.training.checkpoint import list_checkpoints
+
+    saved = list_checkpoints(trainer.run_dir)
+    kept = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written yet"
+    return f"{' '.join(str(error).split()).rstrip('.')}; training stopped at step {trainer.step}, {kept}."
+
+
+def resume_command(words: list[str]) -> str:
+    """The command line that started this run, without a wish to resume from elsewhere."""
+    return shlex.join(["python", *(word for word in words if not word.startswith("resume="))])
 
 
 def describe_processes(accelerator: "Accelerator") -> str:

@@ -120,6 +120,24 @@ def config_to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def changed_settings(before: str, now: str) -> dict[str, str]:
+    """{full key: "key=new (was old)"} of every setting in which two resolved YAML texts differ.
+
+    Raises:
+        ValueError: one of them is no YAML of keys and values.
+    """
+    old, new = (dict(_leaves(_read_tree(text))) for text in (before, now))
+    keys = [*new, *(key for key in old if key not in new)]
+    return {key: f"{key}={new.get(key)} (was {old.get(key)})" for key in keys if new.get(key) != old.get(key)}
+
+
+def _read_tree(text: str) -> dict[str, Any]:
+    try:
+        return _plain(OmegaConf.create(text))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"not valid YAML: {_first_line(error)}") from error
+
+
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML tree of a file, merged onto that of its base."""
     if not path.is_file():

@@ -45,8 +45,8 @@ def forget_accelerator() -> None:
 
 def next_batches(trainer: Trainer, count: int) -> list:
     """The first batches that the trainer would see."""
-    batches = iter(trainer._loader())
-    return [next(batches) for _ in range(count)]
+    with trainer._batches() as batches:
+        return [next(batches) for _ in range(count)]
 
 
 def student_weights(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -96,8 +96,35 @@ def test_divergence_is_one_line_and_exit_code_1(
     settings = [*QUICK, "train.num_steps=20", "train.optimizer.lr=1e30", "train.max_grad_norm=1e30"]
     assert call(monkeypatch, "--config", str(TINY), f"output_dir={tmp_path}", *settings) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "training stopped, no checkpoint had been written yet" in errors[0]
+    assert len(errors) == 1 and "is nan; training stopped at step 1, no checkpoint had been written yet" in errors[0]
     assert not (tmp_path / "scenes_tiny" / "export").exists()
+
+
+def test_resume_passes_over_a_damaged_checkpoint_and_says_which_settings_changed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    arguments = ["--config", str(TINY), f"output_dir={tmp_path}", *QUICK, "train.checkpoint_every=1"]
+    assert call(monkeypatch, *arguments) == 0
+    newest = tmp_path / "scenes_tiny" / "checkpoints" / "step_00000002"
+    (newest / "ema.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    assert call(monkeypatch, *arguments, "train.num_steps=3", "train.optimizer.lr=0.5") == 0
+    printed = capsys.readouterr().out
+    assert "step_00000002/ema.safetensors is damaged" in caplog.text
+    assert "step_00000001 at step 1" in printed
+    assert "train.optimizer.lr=0.5 (was 0.003)" in printed
+    assert "output_dir" not in printed
+
+
+def test_folder_that_cannot_be_written_is_one_line_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--config", str(TINY), "output_dir=/dev/null/runs", *QUICK) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in errors if line.startswith("error: ")]) == 1 and "/dev/null/runs" in errors[-1]
 
 
 def test_an_earlier_checkpoint_is_not_resumed_beside_later_ones(

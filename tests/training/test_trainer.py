@@ -53,14 +53,13 @@ def test_batch_that_does_not_divide_is_refused_before_training(tmp_path: Path) -
         make_trainer(tiny_config(tmp_path, "train.gradient_accumulation=3"))
 
 
-def test_nan_stops_training_and_names_step_and_term_and_checkpoint(tmp_path: Path) -> None:
+def test_nan_stops_training_before_the_weights_change_and_names_step_and_term(tmp_path: Path) -> None:
     trainer = make_trainer(tiny_config(tmp_path))
     trainer.fit(2)
-    saved = trainer.save()
     before = student_weights(trainer)
     (batch,) = next_batches(trainer, 1)
     batch["video"][0, 0, 0, 0, 0] = math.nan
-    with pytest.raises(TrainingDiverged, match=rf"step 3: loss term 'flow' is nan.*{saved.name}"):
+    with pytest.raises(TrainingDiverged, match="step 3: loss term 'flow' is nan"):
         trainer.train_step(batch)
     assert_same_tensors(before, student_weights(trainer))
 

@@ -2,14 +2,14 @@
 
 RUN/checkpoints/step_00000500/
     objective.safetensors, ema.safetensors, optimizer_<name>.safetensors
-    state.json                     step, schedulers, optimiser settings, what the run ran on
+    state.json                     step, schedulers, optimiser settings, validation loss, what the run ran on
     generators_<rank>.safetensors, generators_<rank>.json
     run.yaml                       the resolved config
+    SHA256SUMS                     checksum of each of these; written last
 """
 
 import json
 import logging
-import os
 import random
 import re
 import shutil
@@ -24,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from video_mirai.training.integrity import check_sums, remove_folder, sync_file, sync_folder, write_sums, write_text
 
 CHECKPOINTS = "checkpoints"
 STATE_FILE = "state.json"
@@ -43,6 +45,10 @@ class Snapshot(NamedTuple):
     config_yaml: str
 
 
+class CheckpointFailed(RuntimeError):
+    """A checkpoint could not be written; those that were there before are untouched."""
+
+
 def save_checkpoint(
     run_dir: Path,
     snapshot: Snapshot,
@@ -50,42 +56,49 @@ def save_checkpoint(
     *,
     keep: int,
     rank: int,
-    barrier: Callable[[], None],
+    all_agree: Callable[[bool], bool],
 ) -> Path:
     """Write a checkpoint; every rank calls it. The folder gets its name only when all its files are on the disk.
 
     Args:
         generators: this rank's own, beside the global ones, which are saved too.
-        keep: so many newest checkpoints stay.
-        barrier: waits for all ranks.
+        keep: so many newest checkpoints stay, and the best.
+        all_agree: waits for all ranks; whether every one of them said yes.
+
+    Raises:
+        CheckpointFailed: on every rank, where one of them cannot write.
     """
     root = run_dir / CHECKPOINTS
     step = snapshot.state["step"]
     final = root / f"step_{step:08d}"
     unfinished = root / f"unfinished_{step:08d}"
-    if rank == 0:
-        root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob("unfinished_*"):
-            shutil.rmtree(leftover)
-        unfinished.mkdir()
-    barrier()
-    _save_generators(unfinished, rank, generators)
-    if rank == 0:
-        for stem, tensors in snapshot.tensors.items():
-            _write_tensors(unfinished / f"{stem}.safetensors", tensors)
-        _write_text(unfinished / "run.yaml", snapshot.config_yaml)
-        _write_text(unfinished / STATE_FILE, json.dumps(snapshot.state, indent=1))
-    barrier()
-    if rank == 0:
-        if final.exists():
-            shutil.rmtree(final)
-        _sync_folder(unfinished)
-        unfinished.rename(final)
-        _sync_folder(root)
-        for old in list_checkpoints(run_dir)[:-keep]:
-            shutil.rmtree(old)
-    barrier()
+
+    def together(what: Callable[[], None], *, everywhere: bool = False) -> None:
+        error = None
+        if rank == 0 or everywhere:
+            try:
+                what()
+            except OSError as caught:
+                error = caught
+        if not all_agree(error is None):
+            if rank == 0:
+                shutil.rmtree(unfinished, ignore_errors=True)  # a full disk needs the room
+            reason = str(error) if error is not None else "another process could not write its part"
+            raise CheckpointFailed(f"the checkpoint of step {step} could not be written: {reason}") from error
+
+    together(lambda: _make_room(root, unfinished))
+    together(lambda: _save_generators(unfinished, rank, generators), everywhere=True)
+    together(lambda: _save_snapshot(unfinished, snapshot))
+    together(lambda: _give_name(unfinished, final))
+    together(lambda: _remove_old(run_dir, keep))
     return final
+
+
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss, of those written at a step that was validated."""
+    losses = {folder: _validation_loss(folder) for folder in list_checkpoints(run_dir)}
+    validated = {folder: loss for folder, loss in losses.items() if loss is not None}
+    return min(validated, key=lambda folder: validated[folder]) if validated else None
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
@@ -96,14 +109,43 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if _STEP_FOLDER.fullmatch(folder.name))
 
 
+def newest_whole_checkpoint(run_dir: Path) -> Path:
+    """The newest checkpoint that is as it was written; damaged ones are named in the log and passed over.
+
+    Raises:
+        ValueError: there are none, or all are damaged.
+    """
+    saved = list_checkpoints(run_dir)
+    for folder in reversed(saved):
+        try:
+            check_checkpoint(folder)
+        except (OSError, ValueError) as error:
+            logger.warning("%s It is passed over; the one before it is tried.", error)
+            continue
+        return folder
+    raise ValueError(
+        f"all {len(saved)} checkpoints in {run_dir / CHECKPOINTS} are damaged; move the folder away to start anew."
+    )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Whether a checkpoint is as it was written.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing, or names the file that is missing or damaged.
+    """
+    if not folder.is_dir() or not any(folder.glob("*.json")):
+        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no {STATE_FILE}.")
+    check_sums(folder)
+
+
 def load_checkpoint(folder: Path) -> Snapshot:
     """Everything of a checkpoint but the generators, on the CPU.
 
     Raises:
         FileNotFoundError, ValueError: it is missing, incomplete or unreadable.
     """
-    if not (folder / STATE_FILE).is_file():
-        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no {STATE_FILE}.")
+    check_checkpoint(folder)
     tensors = {
         file.stem: _read_tensors(file)
         for file in sorted(folder.glob("*.safetensors"))
@@ -188,6 +230,44 @@ def copy_parameters(source: dict[str, Tensor], target: Iterable[tuple[str, Tenso
             tensor.copy_(sharded_like(source[name], tensor))
 
 
+def _make_room(root: Path, unfinished: Path) -> None:
+    """An empty folder to write into; what earlier writing or removing left half done goes."""
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in (*root.glob("unfinished_*"), *root.glob("removed_*")):
+        shutil.rmtree(leftover)
+    unfinished.mkdir()
+
+
+def _save_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    for stem, tensors in snapshot.tensors.items():
+        _write_tensors(folder / f"{stem}.safetensors", tensors)
+    write_text(folder / "run.yaml", snapshot.config_yaml)
+    write_text(folder / STATE_FILE, json.dumps(snapshot.state, indent=1))
+    write_sums(folder)
+
+
+def _give_name(unfinished: Path, final: Path) -> None:
+    sync_folder(unfinished)
+    if final.exists():  # damaged, or of the same step before a resume
+        remove_folder(final)
+    unfinished.rename(final)
+    sync_folder(final.parent)
+
+
+def _remove_old(run_dir: Path, keep: int) -> None:
+    best = best_checkpoint(run_dir)
+    for old in list_checkpoints(run_dir)[:-keep]:
+        if old != best:
+            remove_folder(old)
+
+
+def _validation_loss(folder: Path) -> float | None:
+    try:
+        return json.loads((folder / STATE_FILE).read_text())["validation_loss"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # damaged: not worth keeping
+
+
 def _generator_files(folder: Path, rank: int) -> tuple[Path, Path]:
     return folder / f"generators_{rank}.safetensors", folder / f"generators_{rank}.json"
 
@@ -201,12 +281,15 @@ def _save_generators(folder: Path, rank: int, generators: dict[str, torch.Genera
     _write_tensors(tensor_file, states)
     name, words, position, has_gauss, cached = cast(tuple, np.random.get_state())
     other = {"python": random.getstate(), "numpy": [name, words.tolist(), position, has_gauss, cached]}
-    _write_text(json_file, json.dumps(other))
+    write_text(json_file, json.dumps(other))
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
-    _sync_file(path)
+    try:
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # also what a full disk gives
+        raise OSError(f"{path}: {error}") from error
+    sync_file(path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -214,21 +297,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync_file(path)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

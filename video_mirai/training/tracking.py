@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
 from tqdm import tqdm
+
+from video_mirai.training.integrity import sync_file
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -30,6 +33,16 @@ class RunLog:
         if self.accelerator.is_main_process:
             with self.path.open("a") as stream:
                 stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def flush(self) -> None:
+        """Wait until all that was logged is written, so that a kill cannot take it any more."""
+        if not self.accelerator.is_main_process:
+            return
+        for tracker in self.accelerator.trackers:
+            if isinstance(tracker, TensorBoardTracker):  # its writer keeps events for up to two minutes
+                tracker.tracker.flush()
+        if self.path.is_file():
+            sync_file(self.path)
 
     def close(self) -> None:
         """Flush and close the tracker; the processes stay connected."""

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from video_mirai.data.batch import VideoBatch, VideoSample
-from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.data.batch_stream import BatchStream, LoaderConfig
+from video_mirai.data.loader import EpochSampler
 from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightSource
@@ -29,6 +30,7 @@ from video_mirai.training.optimizers import (
     make_optimizers,
     make_schedulers,
 )
+from video_mirai.training.signals import StopSignals
 from video_mirai.training.tracking import RunLog, progress_bar
 from video_mirai.training.validation import Validator
 
@@ -45,7 +47,7 @@ class TrainConfig:
         precision: of the forward pass; weights, gradients and optimiser state are always fp32.
         compile: torch.compile of the student's blocks; the first step takes a minute or so longer.
         max_grad_norm: student and predictor are clipped to it separately.
-        num_workers: loader processes per training process.
+        keep_checkpoints: so many newest ones stay, and the one with the lowest validation loss.
         tracker: a name that Accelerate knows, such as "tensorboard" or "wandb"; "none" leaves metrics.jsonl alone.
     """
 
@@ -56,11 +58,11 @@ class TrainConfig:
     compile: bool = False
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
-    num_workers: int = 2
     log_every: int = 10
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     tracker: str = "tensorboard"
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
@@ -131,6 +133,8 @@ class Trainer:
         self.config_yaml = config_yaml
         self.generators = generators
         self.step = 0
+        self._log: RunLog | None = None
+        self._validated: tuple[int, float | None] = (0, None)  # the last step that was, and its loss
 
         self.objective = objective.train()
         if config.gradient_checkpointing:
@@ -142,21 +146,27 @@ class Trainer:
         self._prepared, *_ = accelerator.prepare(objective, *self.optimizers.values())
         self.ema = make_ema(objective.student, config.ema)
 
-    def fit(self, num_steps: int) -> None:
+    def fit(self, num_steps: int) -> bool:
         """Train until step `num_steps`, counted from the start of the run, not from a resume.
+
+        Returns:
+            False where SIGTERM or SIGINT came to one of the processes: the step was finished and saved.
 
         Raises:
             TrainingDiverged: a loss term or gradient is not finite; the last checkpoint is untouched.
+            CheckpointFailed: no room, or no right to write; likewise.
+            TooManyWorkerFailures, and what the data set raises.
         """
-        log = RunLog(self.accelerator, self.run_dir, self.step)
+        self._log = RunLog(self.accelerator, self.run_dir, self.step)
         watch = _Stopwatch()
-        loader = self._loader()
-        rng = torch.get_rng_state()
-        batches = iter(loader)
-        torch.set_rng_state(rng)  # making a loader's iterator draws from the global generator
         frames = 0
-        with progress_bar(self.accelerator, num_steps, self.step) as bar:
-            while self.step < num_steps:
+        stopped = False
+        with (
+            StopSignals() as signals,
+            self._batches() as batches,
+            progress_bar(self.accelerator, num_steps, self.step) as bar,
+        ):
+            while self.step < num_steps and not stopped:
                 batch = next(batches)
                 result = self.train_step(batch)
                 frames += count_frames(batch)
@@ -164,14 +174,17 @@ class Trainer:
                 if self._due(self.config.log_every, num_steps):
                     rate = frames * self.accelerator.num_processes / watch.lap()
                     frames = 0
-                    log.log(self._numbers(result, rate), self.step)
+                    self._log.log(self._numbers(result, rate), self.step)
                     bar.set_postfix(self._shown(result, rate), refresh=False)
-                if self._due(self.config.checkpoint_every, num_steps):
-                    self.save()
+                # Validated before saved: a run that is killed in between does both again.
                 if self.validator is not None and self._due(self.validator.config.every_steps, num_steps):
-                    log.log(self.validate(), self.step)
+                    self._log.log(self.validate(), self.step)
                     watch.lap()
-        log.close()
+                stopped = not self._all_agree(signals.received is None)
+                if stopped or self._due(self.config.checkpoint_every, num_steps):
+                    self.save()
+        self._log.close()
+        return not stopped
 
     def train_step(self, batch: VideoBatch) -> StepResult:
         """One optimiser step on this process's share of a batch."""
@@ -193,10 +206,14 @@ class Trainer:
         assert self.validator is not None
         # Eager, because rollouts come in shapes that would each be compiled anew.
         with ema_weights(self.objective.student, self.ema), torch.compiler.set_stance("force_eager"):
-            return self.validator.run(self.objective, self.codec, self.accelerator, self.run_dir, self.step)
+            numbers = self.validator.run(self.objective, self.codec, self.accelerator, self.run_dir, self.step)
+        self._validated = (self.step, numbers["validation/loss"])
+        return numbers
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment; every process calls it."""
+        """Write a checkpoint of this moment; every process calls it. CheckpointFailed where that can't be done."""
+        if self._log is not None:
+            self._log.flush()  # what a resume from here counts on
         tensors = {
             "objective": {name: checkpoint.whole(value) for name, value in self.objective.state_dict().items()},
             "ema": self.ema_state(),
@@ -209,6 +226,7 @@ class Trainer:
             "ema_step": self.ema.optimization_step,
             "optimizers": settings,
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            "validation_loss": self._validated[1] if self._validated[0] == self.step else None,
             "ran_on": self._ran_on(),
         }
         return checkpoint.save_checkpoint(
@@ -217,7 +235,7 @@ class Trainer:
             self.generators,
             keep=self.config.keep_checkpoints,
             rank=self.accelerator.process_index,
-            barrier=self.accelerator.wait_for_everyone,
+            all_agree=self._all_agree,
         )
 
     def load(self, folder: Path) -> None:
@@ -241,11 +259,9 @@ class Trainer:
             scheduler.load_state_dict(state["schedulers"][name])
         self.ema.optimization_step = state["ema_step"]
         self.step = state["step"]
-        if not checkpoint.restore_generators(folder, self.accelerator.process_index, self.generators):
-            logger.warning("%s holds no generators of this rank: the run goes on, but not exactly as before.", folder)
-        for what, before in state["ran_on"].items():
-            if before != (now := self._ran_on()[what]):
-                logger.warning("resuming with %s %s instead of %s: not bit for bit the same.", what, now, before)
+        self._validated = (self.step, state["validation_loss"])
+        own_generators = checkpoint.restore_generators(folder, self.accelerator.process_index, self.generators)
+        self._say_what_differs(state["ran_on"], own_generators)
 
     def ema_state(self) -> dict[str, Tensor]:
         """{the student's parameter name: averaged weight}, whole, on the CPU."""
@@ -281,11 +297,9 @@ class Trainer:
         named |= {f"gradient norm of the {part}": value for part, value in norms.items()}
         for name, value in named.items():
             if not math.isfinite(value):
-                saved = checkpoint.list_checkpoints(self.run_dir)
-                kept = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written yet"
-                raise TrainingDiverged(f"step {self.step + 1}: {name} is {value}; training stopped, {kept}.")
+                raise TrainingDiverged(f"step {self.step + 1}: {name} is {value}")
 
-    def _loader(self) -> DataLoader[VideoBatch]:
+    def _batches(self) -> BatchStream:
         sampler = EpochSampler(
             len(self.train_set),
             self.config.batch_size // self.accelerator.num_processes,
@@ -294,7 +308,30 @@ class Trainer:
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
         )
-        return make_loader(cast(Dataset[VideoSample], self.train_set), sampler, self.config.num_workers)
+        return BatchStream(cast(Dataset[VideoSample], self.train_set), sampler, self.config.loader)
+
+    def _all_agree(self, mine: bool) -> bool:
+        """Waits for every process; whether all said yes."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        refusals = torch.tensor([0.0 if mine else 1.0], device=self.accelerator.device)
+        return float(self.accelerator.reduce(refusals, reduction="sum")) == 0
+
+    def _say_what_differs(self, before: dict[str, Any], own_generators: bool) -> None:
+        """On what else than before a resumed run goes on, and what that changes."""
+        now = self._ran_on()
+        if before["processes"] != now["processes"]:
+            logger.warning(
+                "resuming with %d processes instead of %d: weights, optimisers, schedules and the order of the data go "
+                "on exactly; each process's noise%s does not, and sums over processes round differently.",
+                now["processes"], before["processes"], "" if own_generators else " (drawn anew for this one)",
+            )  # fmt: skip
+        for what in now.keys() - {"processes"}:
+            if before.get(what) != now[what]:
+                logger.warning(
+                    "resuming with %s %s instead of %s: everything goes on, but numbers round differently, so the run "
+                    "is not bit for bit what it would have been.", what, now[what], before.get(what),
+                )  # fmt: skip
 
     def _due(self, every: int, num_steps: int) -> bool:
         """Every so many steps and at the end; 0 = never."""

@@ -74,6 +74,12 @@ def encode_folder(options: argparse.Namespace) -> None:
     codec = load_codec(options.codec).to(options.device)
     check_options(options, codec)
     videos = list_videos(options.videos)
+    pieces = [video for video in videos if video.name != video.source]
+    if pieces:
+        raise ValueError(
+            f"{options.videos} lists pieces of videos (the first: {pieces[0].name}), which are not encoded yet; "
+            f"train from the videos, or list whole files."
+        )
     fingerprint = codec.fingerprint()
     bad: list[UnreadableVideo] = []
     num_kept = num_encoded = 0

@@ -13,6 +13,7 @@ import encode_latents
 from video_mirai.data.batch import ClipKey
 from video_mirai.data.latent_folder import LatentFolder, LatentHeader, read_header, write_latents
 from video_mirai.data.video_folder import VideoFolder
+from video_mirai.data.video_list import write_manifest
 from video_mirai.models.autoencoders import LatentStats
 from video_mirai.models.codecs import DiffusersCodec, load_codec
 
@@ -193,3 +194,9 @@ def test_bad_folders_and_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "zero.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match=r"zero\.safetensors: not a readable latent file"):
         LatentFolder(tmp_path, 2)
+
+
+def test_a_manifest_of_pieces_is_refused(encode: Callable[..., str], videos: Path) -> None:
+    write_manifest(videos / "pieces.jsonl", [{"path": "sub0/0.mp4", "first_frame": 0, "end_frame": 4}])
+    complaint = encode("--videos", str(videos / "pieces.jsonl"), exit_code=2)
+    assert "lists pieces of videos" in complaint and "sub0/0.mp4#0-4" in complaint

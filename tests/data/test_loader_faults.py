@@ -287,7 +287,8 @@ def test_a_worker_that_dies_during_a_step_is_noticed_only_when_its_batch_is_due(
             pass
         assert batches.failures == []
         got += islice(batches, 6)
-        assert [failure.text for failure in batches.failures] == [f"worker 1 {KILLED}"]
+        (failure,) = batches.failures  # both died; which is named, and with which clip, depends on how far each was
+        assert KILLED in failure.text
     assert_same(got, take(7, Clips(), 0))
     assert handlers == [signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]
 

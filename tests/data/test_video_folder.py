@@ -1,19 +1,19 @@
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from video_mirai.data import video_folder
-from video_mirai.data.batch import ClipKey
+from video_mirai.data.batch import ClipKey, VideoBatch
+from video_mirai.data.batch_stream import BatchStream, LoaderConfig
 from video_mirai.data.loader import EpochSampler, make_loader
 from video_mirai.data.video_folder import TooManyBadVideos, VideoFolder, clip_indices, count_starts
-from video_mirai.data.video_list import list_videos, split_of
+from video_mirai.data.video_list import list_videos, split_of, write_manifest
 from video_mirai.data.video_reader import UnreadableVideo
 
 MakeVideo = Callable[..., Path]
@@ -53,7 +53,7 @@ def open_folder(root: Path, num_frames: int = 4, **settings: object) -> VideoFol
     return VideoFolder(root, num_frames, **{"height": 16, "width": 32, "split": "all", **settings})
 
 
-def error_of(loader: DataLoader, kind: type[Exception]) -> str:
+def error_of(loader: Iterable[VideoBatch], kind: type[Exception]) -> str:
     """Message of the error that 20 batches end with."""
     try:
         list(islice(loader, 20))
@@ -310,3 +310,129 @@ def test_files_of_different_rates_are_warned_about_once(
         [dataset[ClipKey(epoch, 1)] for epoch in range(3)]
         open_folder(root, fps=10)[1]
     assert [record.message.split(": ")[-1] for record in caplog.records] == ["motion differs in speed; set fps"]
+
+
+def write_pieces(root: Path, *pieces: tuple[str, int, int | None]) -> Path:
+    manifest = root / "pieces.jsonl"
+    write_manifest(manifest, [{"path": path, "first_frame": first, "end_frame": end} for path, first, end in pieces])
+    return manifest
+
+
+@pytest.mark.parametrize("fps", [None, 5, 10, 30])
+@pytest.mark.parametrize(
+    "grid",
+    [{"split": "all"}, {"split": "val", "val_fraction": 0.99, "test_fraction": 0, "clips_per_video": 3},
+     {"stride_seconds": 0.2}],
+    ids=["random", "held out", "sliding"],
+)  # fmt: skip
+def test_clips_of_a_piece_lie_within_it_and_reach_both_its_ends(
+    make_video: MakeVideo, numbers: Callable[..., list[int]], fps: float | None, grid: dict[str, object]
+) -> None:
+    root = make_video(num_frames=60, fps=10).parent
+    manifest = write_pieces(root, ("clip.mp4", 8, 21), ("clip.mp4", 40, 53))
+    dataset = open_folder(manifest, 4, fps=fps, **grid)
+    shown: dict[str, set[int]] = {}
+    for epoch in range(12 if grid == {"split": "all"} else 1):
+        for index in range(len(dataset)):
+            name = dataset[ClipKey(epoch, index)]["name"]
+            shown.setdefault(name, set()).update(numbers(dataset, ClipKey(epoch, index)))
+    early, late = shown["clip.mp4#8-21"], shown["clip.mp4#40-53"]
+    assert early <= set(range(8, 21)) and late <= set(range(40, 53))
+    assert min(early) <= 10 and max(early) >= 17
+    assert min(late) <= 42 and max(late) >= 49
+
+
+def test_the_clips_of_a_piece_are_those_of_a_file_that_holds_only_the_piece(
+    make_video: MakeVideo, numbers: Callable[..., list[int]]
+) -> None:
+    root = make_video("videos/long.mp4", num_frames=60).parent
+    short = make_video("short/short.mp4", num_frames=13).parent
+    for settings in ({"fps": 7}, {"stride_seconds": 0.3}, {"fps": 25, "stride_seconds": 0.25}):
+        piece = open_folder(write_pieces(root, ("long.mp4", 40, 53)), **settings)
+        whole = open_folder(short, **settings)
+        assert len(piece) == len(whole)
+        for index in range(len(piece)):
+            assert numbers(piece, index) == [40 + number for number in numbers(whole, index)]
+
+
+@pytest.mark.parametrize(
+    ("piece", "reason"),
+    [
+        ((0, 31), "piece 0-31 is listed, but it has 30 frames"),
+        ((30, None), "piece 30- is listed, but it has 30 frames"),
+        ((5, 10**20), f"piece 5-{10**20} is listed, but it has 30 frames"),
+        ((20, 23), r"piece 20-23 is too short \(3 frames over 0.20 s; a clip needs 4 frames\)"),
+    ],
+)
+def test_a_piece_that_does_not_fit_its_file_is_skipped_in_training_and_refused_in_evaluation(
+    make_video: MakeVideo, piece: tuple[int, int | None], reason: str
+) -> None:
+    make_video("videos/good.mp4")
+    root = make_video("videos/clip.mp4").parent
+    manifest = write_pieces(root, ("clip.mp4", *piece), ("good.mp4", 0, 15), ("good.mp4", 15, 30))
+    training = open_folder(manifest, max_bad_fraction=0.4)
+    assert {training[index]["name"] for index in range(3)} == {"good.mp4#0-15", "good.mp4#15-30"}
+    (bad,) = training.bad_files
+    assert bad.startswith(f"{root}/clip.mp4#{piece[0]}-")
+    for settings in ({}, {"stride_seconds": 1}):
+        with pytest.raises(UnreadableVideo, match=rf"clip\.mp4: {reason}"):
+            open_folder(manifest, on_bad="raise", **settings)[0]
+
+
+def test_pieces_of_one_file_never_fall_into_different_splits(folder: Path) -> None:
+    names = [file.name for file in open_folder(folder).files]
+    manifest = write_pieces(folder, *((name, first, first + 4) for name in names for first in (0, 4, 8)))
+    parts = {
+        split: open_folder(manifest, split=split, val_fraction=0.4, test_fraction=0.2, seed=SEED_WITH_ALL_SPLITS)
+        for split in ("train", "val", "test")
+    }
+    sources = [{file.source for file in part.files} for part in parts.values()]
+    assert sum(len(names) for names in sources) == 6 and sum(len(part.files) for part in parts.values()) == 18
+    val = parts["val"]
+    assert val.clip_name(0) == val.clip_name(1) == val.files[0].source
+
+
+def stream_batches(dataset: VideoFolder, num_workers: int) -> Iterator[VideoBatch]:
+    sampler = EpochSampler(len(dataset), 1, seed=0)
+    with BatchStream(dataset, sampler, LoaderConfig(num_workers=num_workers)) as stream:
+        yield from stream
+
+
+def loader_batches(dataset: VideoFolder, num_workers: int) -> Iterator[VideoBatch]:
+    yield from make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
+
+
+@pytest.mark.parametrize("batches_of", [stream_batches, loader_batches])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_file_that_vanishes_in_mid_run_is_replaced_within_the_share_allowed(
+    folder: Path, caplog: pytest.LogCaptureFixture, num_workers: int, batches_of: Callable[..., Iterator[VideoBatch]]
+) -> None:
+    gone = folder / "sub0" / "2.mp4"
+    dataset = open_folder(folder, fps=10, max_bad_fraction=0.2)
+    batches = batches_of(dataset, num_workers)
+    next(batches)
+    gone.unlink()
+    with caplog.at_level(logging.WARNING):
+        names = [batch["name"][0] for batch in islice(batches, 24)]
+    batches.close()
+    assert set(names[6:]) == {file.name for file in dataset.files} - {"sub0/2.mp4"}  # six may have been read before
+    if num_workers == 0:  # workers count, and log, for themselves
+        assert dataset.bad_files == {str(gone): "no such file"}
+        assert [record.message for record in caplog.records] == [f"skipping {gone}: no such file (bad file 1 of 6)"]
+
+
+@pytest.mark.parametrize("batches_of", [stream_batches, loader_batches])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_files_that_vanish_beyond_the_share_allowed_end_training_with_one_line(
+    folder: Path, num_workers: int, batches_of: Callable[..., Iterator[VideoBatch]]
+) -> None:
+    gone = folder / "sub0" / "2.mp4"
+    batches = batches_of(open_folder(folder, fps=10, max_bad_fraction=0.1), num_workers)
+    next(batches)
+    gone.unlink()
+    message = error_of(batches, TooManyBadVideos)
+    batches.close()
+    assert "\n" not in message
+    assert message.startswith(
+        f"{folder}: at least 1 of 6 videos cannot be read (max_bad_fraction=0.1): {gone}: no such"
+    )

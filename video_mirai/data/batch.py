@@ -20,6 +20,7 @@ class VideoSample(TypedDict, total=False):
     video: Tensor
     latents: Tensor
     context: Tensor
+    caption: str
     state: dict[str, Tensor]
     name: str
     index: int
@@ -30,7 +31,8 @@ class VideoBatch(TypedDict, total=False):
 
     video: (B, T, C, H, W) float32 in [-1, 1].
     latents: (B, F, C, h, w), instead of video where the data is encoded already.
-    context: (B, L, D) conditioning.
+    context: (B, L, D) conditioning, or (B, T, L, D), frame t's being what leads to frame t.
+    caption: what each clip's video is said to show.
     state: what the data knows about its own content, by name; each (B, ...).
     name: source of each clip, for messages and results per video; clips of one video share it.
     index: (B,) int64, index of each clip in its data set.
@@ -39,6 +41,7 @@ class VideoBatch(TypedDict, total=False):
     video: Tensor
     latents: Tensor
     context: Tensor
+    caption: list[str]
     state: dict[str, Tensor]
     name: list[str]
     index: Tensor

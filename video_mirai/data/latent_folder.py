@@ -139,6 +139,10 @@ class LatentFolder(Dataset[VideoSample]):
             latents = file_map.get_slice(TENSOR)[start : start + self.config.num_frames]
         return VideoSample(latents=latents.float(), name=header.name, index=index)
 
+    def clip_name(self, index: int) -> str:
+        """What the clip `index` is cut from, without reading it."""
+        return self.files[self._paths[index % len(self._paths)]].name
+
     def require_codec(self, fingerprint: str) -> None:
         """ValueError unless these are the latents of the codec with this fingerprint."""
         if fingerprint != self.codec:

@@ -91,6 +91,8 @@ def collate_clips(samples: Sequence[VideoSample]) -> VideoBatch:
         batch["latents"] = _stack("latents", [sample["latents"] for sample in samples])
     if "context" in first:
         batch["context"] = _stack("context", [sample["context"] for sample in samples])
+    if "caption" in first:
+        batch["caption"] = [sample["caption"] for sample in samples]
     if "state" in first:
         names = first["state"].keys()
         batch["state"] = {name: _stack(name, [sample["state"][name] for sample in samples]) for name in names}

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from video_mirai.data.batch import ClipKey, VideoSample
-from video_mirai.data.video_list import list_videos, split_of
+from video_mirai.data.captions import CAPTIONS, with_captions
+from video_mirai.data.clip_context import CONTEXTS
+from video_mirai.data.video_list import VideoFile, list_videos, split_of
 from video_mirai.data.video_reader import UnreadableVideo, WorkerError, available_backend, fit_frames, open_video, probe
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class VideoFolderConfig:
     """Where the clips come from and how they are cut.
 
     root: a folder, searched recursively, or a manifest: .txt with a path per line (# starts a comment), or .jsonl with
-        a "path" per line; relative paths start at the manifest.
+        a "path" per line and, for pieces, a range of frames; relative paths start at the manifest. See docs/data.md.
     num_frames, height, width: size of a clip; the shorter side is resized, the centre is kept.
     fps: frame rate of the clips, made by taking the nearest frames in time; None: every frame of the file, as it is.
     split: "train", "val", "test" or "all". A file's split follows from its relative path and the seed alone: adding
@@ -48,6 +49,11 @@ class VideoFolderConfig:
     backend: "decord" or "pyav".
     on_bad: "skip" draws another clip for a file that cannot be read, "raise" makes it an error.
     max_bad_fraction: of the split's files; when more are bad, "skip" fails.
+    captions: what becomes the clips' `caption`: "none", "sidecar" (clip.txt or clip.json beside clip.mp4), "manifest"
+        or "folder" (its name); asked for, every video of the split must have one.
+    context: what becomes the clips' `context`: "none", "class" (of the folder's name, one-hot: (1, classes)) or
+        "actions" (numbers from clip.jsonl, frame by frame: (num_frames, 1, len(actions)), zero at the file's start).
+    actions: the numbers' names in clip.jsonl, in the order wanted; their unit is the file's.
     """
 
     root: str
@@ -64,6 +70,9 @@ class VideoFolderConfig:
     backend: str = "decord"
     on_bad: str = "skip"
     max_bad_fraction: float = 0.05
+    captions: str = "none"
+    context: str = "none"
+    actions: tuple[str, ...] = ()
 
 
 class TooManyBadVideos(WorkerError):
@@ -80,10 +89,13 @@ class ClipPlace(NamedTuple):
 class VideoFolder(Dataset[VideoSample]):
     """Map-style data set of clips: video (T, 3, H, W) float32 in [-1, 1], name (the file's relative path), index.
 
+    Where asked for, a clip has a caption and a context too; `class_names` are the classes of a class context.
+
     A clip depends only on (seed, epoch, index), not on the process that reads it. With on_bad="skip" a clip that cannot
     be read is replaced by one drawn from (seed, epoch, index, attempt). Each process counts and logs the bad files it
-    has met itself, in `bad_files`; a loader's workers therefore each log a file once, and each fails when it alone has
-    met too many. The keyword arguments are VideoFolderConfig's.
+    has met itself, in `bad_files` {path: reason}; a loader's workers therefore each log a file once, and each fails
+    when it alone has met too many. Where a manifest cuts files into pieces, a piece counts as a file; its path there
+    ends as its name does. The keyword arguments are VideoFolderConfig's.
 
     Raises FileNotFoundError for a missing root; ValueError for an empty one, an empty split or a setting that cannot
     be; UnreadableVideo for a bad file with on_bad="raise"; TooManyBadVideos. Both are ValueErrors.
@@ -106,10 +118,13 @@ class VideoFolder(Dataset[VideoSample]):
         backend: str = VideoFolderConfig.backend,
         on_bad: str = VideoFolderConfig.on_bad,
         max_bad_fraction: float = VideoFolderConfig.max_bad_fraction,
+        captions: str = VideoFolderConfig.captions,
+        context: str = VideoFolderConfig.context,
+        actions: Sequence[str] = VideoFolderConfig.actions,
     ) -> None:
         self.config = VideoFolderConfig(
             str(root), num_frames, height, width, fps, split, val_fraction, test_fraction, clips_per_video,
-            stride_seconds, seed, backend, on_bad, max_bad_fraction,
+            stride_seconds, seed, backend, on_bad, max_bad_fraction, captions, context, tuple(actions),
         )  # fmt: skip
         check_config(self.config)
         available_backend(backend)
@@ -117,13 +132,16 @@ class VideoFolder(Dataset[VideoSample]):
         self.mixed_rates = False
         listed = list_videos(Path(root))
         self.files = [
-            file for file in listed if split in ("all", split_of(file.name, seed, val_fraction, test_fraction))
+            file for file in listed if split in ("all", split_of(file.source, seed, val_fraction, test_fraction))
         ]
         if not self.files:
             raise ValueError(
                 f"{root}: split {split!r} is empty (of {len(listed)} videos, val_fraction={val_fraction}, "
                 f"test_fraction={test_fraction}); add videos, raise the fraction or change the seed."
             )
+        self.files = with_captions(self.files, captions)
+        self._context = CONTEXTS[context](listed, self.config.actions)
+        self.class_names = self._context.class_names if self._context is not None else ()
         self.fps = fps if fps is not None else self._native_fps()
         self.places = self._places()
 
@@ -139,33 +157,59 @@ class VideoFolder(Dataset[VideoSample]):
             generator = np.random.default_rng([self.config.seed, epoch, index, attempt])
             if attempt > 0:
                 place = self.places[generator.integers(len(self.places))]
+            file = self.files[place.file]
             try:
-                video = self._read(place, generator)
+                sample = self._read(file, place.slot, generator)
             except UnreadableVideo as error:
-                self._count_bad(error)
+                self._count_bad(file, error)
                 continue
-            return VideoSample(video=video, name=self.files[place.file].name, index=index)
+            sample["index"] = index
+            return sample
         raise TooManyBadVideos(f"{self.config.root}: {MAX_ATTEMPTS} clips in turn cannot be read; {self._name_bad()}.")
 
-    def _read(self, place: ClipPlace, generator: np.random.Generator) -> Tensor:
-        """Clip (T, 3, H, W); the file is opened and closed here, since a decord reader does not survive a fork."""
+    def clip_name(self, index: int) -> str:
+        """The file's relative path; clips of one file, and of its pieces, share it. Nothing is read."""
+        return self.files[self.places[index].file].source
+
+    def _read(self, file: VideoFile, slot: int, generator: np.random.Generator) -> VideoSample:
+        """A clip without its index; opens and closes the file, since a decord reader does not survive a fork."""
         config = self.config
-        path = self.files[place.file].path
-        with open_video(path, config.backend) as video:
-            starts = count_starts(video.timestamps, config.num_frames, config.fps)
-            if starts == 0:
-                raise UnreadableVideo(path, self._too_short(video.timestamps))
-            if config.stride_seconds is not None:
-                time = np.array([place.slot * config.stride_seconds])
-                start = min(int(nearest(video.timestamps, time)[0]), starts - 1)
-            elif config.split in ("val", "test"):
-                start = (2 * place.slot + 1) * starts // (2 * config.clips_per_video)
-            else:
-                start = int(generator.integers(starts))
-            self._check_rate(path, video.timestamps)
-            indices = clip_indices(video.timestamps, start, config.num_frames, config.fps)
+        sample = VideoSample(name=file.name)
+        if config.captions != "none":
+            assert file.caption is not None, "with_captions lets none pass without"
+            sample["caption"] = file.caption
+        with open_video(file.path, config.backend) as video:
+            times = piece_times(file, video.timestamps)
+            start = self._start(times, self._count_starts(file, times), slot, generator)
+            self._check_rate(file.path, video.timestamps)
+            indices = [file.first_frame + index for index in clip_indices(times, start, config.num_frames, config.fps)]
+            if self._context is not None:
+                before = file.first_frame + frame_before(times, start, config.fps)
+                sample["context"] = self._context(file, [before, *indices], len(video.timestamps))
             frames = fit_frames(video.read(indices), config.height, config.width)
-        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        sample["video"] = pixels.float().div_(127.5).sub_(1)
+        return sample
+
+    def _start(self, times: np.ndarray, starts: int, slot: int, generator: np.random.Generator) -> int:
+        """First frame of the clip, counted in its piece."""
+        if self.config.stride_seconds is not None:
+            wanted = np.array([slot * self.config.stride_seconds])
+            return min(int(nearest(times, wanted)[0]), starts - 1)
+        if self.config.split in ("val", "test"):
+            return (2 * slot + 1) * starts // (2 * self.config.clips_per_video)
+        return int(generator.integers(starts))
+
+    def _count_starts(self, file: VideoFile, times: np.ndarray) -> int:
+        """At least 1; UnreadableVideo where the piece is too short for a clip."""
+        config = self.config
+        starts = count_starts(times, config.num_frames, config.fps)
+        if starts == 0:
+            where = "" if file.name == file.source else f"{piece_label(file)} is "
+            needed = f"{config.num_frames} frames" + ("" if config.fps is None else f" at {config.fps:g} fps")
+            reason = f"{where}too short ({len(times)} frames over {times[-1]:.2f} s; a clip needs {needed})"
+            raise UnreadableVideo(file.path, reason)
+        return starts
 
     def _check_rate(self, path: Path, timestamps: np.ndarray) -> None:
         """Says once when a file plays at another rate than the first and nothing evens that out."""
@@ -176,20 +220,13 @@ class VideoFolder(Dataset[VideoSample]):
             self.mixed_rates = True
             logger.warning("%s has %.3g fps, others have %.3g: motion differs in speed; set fps", path, rate, self.fps)
 
-    def _too_short(self, timestamps: np.ndarray) -> str:
-        seconds = timestamps[-1] - timestamps[0]
-        needed = f"{self.config.num_frames} frames"
-        if self.config.fps is not None:
-            needed += f" at {self.config.fps:g} fps"
-        return f"too short ({len(timestamps)} frames over {seconds:.2f} s; a clip needs {needed})"
-
     def _native_fps(self) -> float:
         """Frame rate of the first file that can be read."""
         for file in self.files:
             try:
                 return probe(file.path, self.config.backend).fps
             except UnreadableVideo as error:
-                self._count_bad(error)
+                self._count_bad(file, error)
         raise AssertionError("_count_bad lets at most some of the files be bad")
 
     def _places(self) -> list[ClipPlace]:
@@ -201,23 +238,23 @@ class VideoFolder(Dataset[VideoSample]):
         for number, file in enumerate(self.files):
             try:
                 with open_video(file.path, config.backend) as video:
-                    starts = count_starts(video.timestamps, config.num_frames, config.fps)
-                    if starts == 0:
-                        raise UnreadableVideo(file.path, self._too_short(video.timestamps))
-                    num_clips = int(video.timestamps[starts - 1] / config.stride_seconds + 1e-6) + 1
+                    times = piece_times(file, video.timestamps)
+                    starts = self._count_starts(file, times)
+                    num_clips = int(times[starts - 1] / config.stride_seconds + 1e-6) + 1
             except UnreadableVideo as error:
-                self._count_bad(error)
+                self._count_bad(file, error)
                 continue
             places += [ClipPlace(number, slot) for slot in range(num_clips)]
         return places
 
-    def _count_bad(self, error: UnreadableVideo) -> None:
+    def _count_bad(self, file: VideoFile, error: UnreadableVideo) -> None:
         """Logs a bad file once and goes on, unless the settings say that it is an error."""
         if self.config.on_bad == "raise":
             raise error
-        if error.path in self.bad_files:
+        name = f"{file.path}{file.name.removeprefix(file.source)}"
+        if name in self.bad_files:
             return
-        self.bad_files[error.path] = error.reason
+        self.bad_files[name] = error.reason
         allowed = self.config.max_bad_fraction * len(self.files)
         if len(self.bad_files) > allowed or len(self.bad_files) == len(self.files):
             raise TooManyBadVideos(
@@ -230,6 +267,30 @@ class VideoFolder(Dataset[VideoSample]):
         named = [f"{path}: {reason}" for path, reason in list(self.bad_files.items())[:NAMED_FILES]]
         more = len(self.bad_files) - len(named)
         return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
+
+
+def piece_times(file: VideoFile, timestamps: np.ndarray) -> np.ndarray:
+    """(N,) seconds of the frames that clips may show, since the first of them.
+
+    timestamps: of the whole file. Raises UnreadableVideo where the file does not have the frames listed.
+    """
+    last = len(timestamps) if file.end_frame is None else file.end_frame
+    if last > len(timestamps) or file.first_frame >= last:
+        raise UnreadableVideo(file.path, f"{piece_label(file)} is listed, but it has {len(timestamps)} frames")
+    times = timestamps[file.first_frame : last]
+    return times - times[0]
+
+
+def piece_label(file: VideoFile) -> str:
+    """How messages name the frames that are listed of a file."""
+    return f"piece {file.first_frame}-{'' if file.end_frame is None else file.end_frame}"
+
+
+def frame_before(timestamps: np.ndarray, start: int, fps: float | None) -> int:
+    """The frame that would come before the clip that starts at frame `start`; `start` itself where there is none."""
+    if fps is None:
+        return max(0, start - 1)
+    return int(nearest(timestamps, timestamps[start : start + 1] - 1 / fps)[0])
 
 
 def count_starts(timestamps: np.ndarray, num_frames: int, fps: float | None) -> int:
@@ -276,6 +337,14 @@ def check_config(config: VideoFolderConfig) -> None:
         raise ValueError(f"seed={config.seed} must not be negative.")
     if config.split not in SPLITS:
         raise ValueError(f"split={config.split!r} is unknown; known: {', '.join(SPLITS)}.")
+    for name, kind, known in (("captions", config.captions, CAPTIONS), ("context", config.context, CONTEXTS)):
+        if kind not in known:
+            raise ValueError(f"{name}={kind!r} is unknown; known: {', '.join(known)}.")
+    if (config.context == "actions") != bool(config.actions):
+        raise ValueError(
+            f"context={config.context!r} with actions={list(config.actions)}: name the fields of the .jsonl files with "
+            f"context='actions', and only then."
+        )
     if config.on_bad not in ("skip", "raise"):
         raise ValueError(f"on_bad={config.on_bad!r} is unknown; known: skip, raise.")
     if min(config.val_fraction, config.test_fraction) < 0 or config.val_fraction + config.test_fraction >= 1:

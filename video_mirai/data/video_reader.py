@@ -1,4 +1,4 @@
-"""Frames of one video file through decord, or through PyAV where decord has no wheel.
+"""Frames of one video file, through decord or PyAV.
 
 Open a video where it is read and close it there: a decord reader that is carried across a fork hangs.
 """
@@ -6,69 +6,42 @@ Open a video where it is read and close it there: a decord reader that is carrie
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from video_mirai.data.decord_video import open_decord
+from video_mirai.data.pyav_video import claimed_frames, open_pyav
+from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, WorkerError, check_indices
+
+__all__ = [
+    "READERS",
+    "OpenVideo",
+    "UnreadableVideo",
+    "VideoInfo",
+    "WorkerError",
+    "available_backend",
+    "fit_frames",
+    "open_video",
+    "probe",
+    "read_clip",
+]
+
 logger = logging.getLogger(__name__)
 
 MODULES = {"decord": "decord", "pyav": "av"}
+SAME_TIME = 1e-3  # seconds, between two backends
 
-
-class WorkerError(ValueError):
-    """A ValueError that stays one line on its way out of a DataLoader worker.
-
-    The DataLoader rebuilds a worker's exception from the text of its traceback; only the message is wanted.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f".{type(self).__name__}: ", 1)[-1].strip())
-
-
-class UnreadableVideo(WorkerError):
-    """A file that cannot give the frames asked for; the message names the path and the reason.
-
-    path, reason: apart; empty and the whole message in an exception that a DataLoader worker has passed on.
-    """
-
-    def __init__(self, path: str | Path, reason: str = "") -> None:
-        super().__init__(f"{path}: {reason}" if reason else str(path))
-        self.path = str(path) if reason else ""
-        self.reason = reason or str(self)
-
-
-class VideoInfo(NamedTuple):
-    """num_frames; fps: the average frame rate; height, width: pixels."""
-
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-
-
-class OpenVideo(Protocol):
-    """A video that is open for reading.
-
-    timestamps: (num_frames,) seconds since the first frame, ascending.
-    """
-
-    timestamps: np.ndarray
-
-    @property
-    def info(self) -> VideoInfo:
-        """What the container says; decord has to decode a frame for it."""
-        ...
-
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
-        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails."""
-        ...
+Result = TypeVar("Result")
+_only_pyav: set[str] = set()  # files that decord has failed on in this process, and PyAV has not
 
 
 def probe(path: str | Path, backend: str = "decord") -> VideoInfo:
@@ -122,117 +95,97 @@ def available_backend(backend: str) -> str:
 
 def _existing_file(path: str | Path) -> Path:
     file = Path(path)
-    if not file.is_file():
-        raise UnreadableVideo(file, "is a folder" if file.is_dir() else "no such file")
-    if file.stat().st_size == 0:
+    try:
+        status = file.stat()
+    except FileNotFoundError as error:
+        raise UnreadableVideo(file, "no such file") from error
+    except (OSError, ValueError) as error:
+        raise UnreadableVideo(file, f"cannot be opened ({error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableVideo(file, "is a folder" if stat.S_ISDIR(status.st_mode) else "is not an ordinary file")
+    if status.st_size == 0:
         raise UnreadableVideo(file, "empty file (0 bytes)")
     return file
 
 
 @contextmanager
-def _open_decord(path: Path) -> Iterator[OpenVideo]:
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)  # what it would print is raised as well
-    try:
-        yield _DecordVideo(path)
-    except decord.DECORDError as error:
-        raise UnreadableVideo(path, f"decoding failed ({_first_line(error)})") from error
+def _open_decord_or_pyav(path: Path) -> Iterator[OpenVideo]:
+    with ExitStack() as stack:
+        yield _DecordOrPyav(path, stack)
 
 
-class _DecordVideo:
-    def __init__(self, path: Path) -> None:
-        import decord
+class _DecordOrPyav:
+    """decord's frames; PyAV's where decord fails on a file that PyAV reads without an error.
 
+    Damage stays an error: PyAV, which stops at the first damaged packet, has to decode the very frames asked for.
+    """
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
         self._path = path
+        self._stack = stack
+        self._is_decord = str(path) not in _only_pyav
+        self._failure: UnreadableVideo | None = None  # decord's
         try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        except (RuntimeError, decord.DECORDError) as error:
-            raise UnreadableVideo(path, f"not a readable video ({_first_line(error)})") from error
-        num_frames = len(self._reader)
-        if num_frames == 0:
-            raise UnreadableVideo(path, "has no frames")
-        starts = self._reader.get_frame_timestamp(range(num_frames))[:, 0].astype(np.float64)  # (num_frames,)
-        self.timestamps = starts - starts[0]
+            if self._is_decord:
+                _check_claims(path, path.stat().st_size)
+            self._video = stack.enter_context(open_decord(path) if self._is_decord else open_pyav(path))
+        except UnreadableVideo as failure:
+            self._video = self._pyav_instead(failure)
+        self.timestamps = self._video.timestamps
 
     @property
     def info(self) -> VideoInfo:
-        height, width = self._reader[0].shape[:2]
-        return VideoInfo(len(self.timestamps), float(self._reader.get_avg_fps()), height, width)
+        return self._ask(lambda video: video.info)
 
     def read(self, frame_indices: Sequence[int]) -> np.ndarray:
-        _check_indices(self._path, frame_indices, len(self.timestamps))
-        return self._reader.get_batch(list(frame_indices)).asnumpy()
+        check_indices(self._path, frame_indices, len(self.timestamps))
+        return self._ask(lambda video: video.read(frame_indices))
+
+    def _ask(self, question: Callable[[OpenVideo], Result]) -> Result:
+        try:
+            answer = question(self._video)
+        except UnreadableVideo as failure:
+            video = self._pyav_instead(failure)
+            # A frame number that was chosen by decord's time stamps must mean the same frame.
+            times = self.timestamps
+            if len(times) != len(video.timestamps) or not np.allclose(times, video.timestamps, rtol=0, atol=SAME_TIME):
+                raise
+            try:
+                answer = question(video)
+            except UnreadableVideo:
+                raise failure from None
+            self._video = video
+        if self._failure is not None and str(self._path) not in _only_pyav:
+            _only_pyav.add(str(self._path))
+            logger.warning("decord cannot read %s; it is read through PyAV", self._failure)
+        return answer
+
+    def _pyav_instead(self, failure: UnreadableVideo) -> OpenVideo:
+        """The file through PyAV; raises decord's failure where PyAV is missing or cannot open the file either."""
+        if not self._is_decord or find_spec(MODULES["pyav"]) is None:
+            raise failure
+        self._is_decord = False
+        self._failure = failure
+        try:
+            return self._stack.enter_context(open_pyav(self._path))
+        except UnreadableVideo:
+            raise failure from None
 
 
-@contextmanager
-def _open_pyav(path: Path) -> Iterator[OpenVideo]:
-    import av
+@lru_cache(maxsize=100_000)
+def _check_claims(path: Path, num_bytes: int) -> None:
+    """Raises UnreadableVideo where the header claims more frames than the file has bytes.
 
-    try:
-        with av.open(str(path)) as container:
-            yield _PyavVideo(path, container)
-    except (av.FFmpegError, EOFError) as error:
-        raise UnreadableVideo(path, f"not a readable video, or decoding failed ({_first_line(error)})") from error
-
-
-class _PyavVideo:
-    def __init__(self, path: Path, container: Any) -> None:
-        if not container.streams.video:
-            raise UnreadableVideo(path, "has no video stream")
-        self._path = path
-        self._container = container
-        self._stream = container.streams.video[0]
-        self._stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
-        # Packets come in decoding order; nothing is decoded here.
-        shown = (packet.pts for packet in container.demux(self._stream) if not packet.is_discard)
-        self._pts = sorted(pts for pts in shown if pts is not None)
-        if not self._pts:
-            raise UnreadableVideo(path, "has no frames")
-        self.timestamps = (np.array(self._pts, dtype=np.float64) - self._pts[0]) * float(self._stream.time_base)
-
-    @property
-    def info(self) -> VideoInfo:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        if not rate:
-            raise UnreadableVideo(self._path, "does not say its frame rate")
-        context = self._stream.codec_context
-        return VideoInfo(len(self._pts), float(rate), context.height, context.width)
-
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
-        _check_indices(self._path, frame_indices, len(self._pts))
-        wanted = {self._pts[index] for index in frame_indices}
-        last = max(wanted)
-        self._container.seek(min(wanted), stream=self._stream)  # to the key frame at or before it
-        found: dict[int, np.ndarray] = {}
-        for frame in self._container.decode(self._stream):
-            if frame.pts in wanted:
-                found[frame.pts] = frame.to_ndarray(format="rgb24")
-            if frame.pts is not None and frame.pts >= last:
-                break
-        missing = len(wanted) - len(found)
-        if missing:
-            raise UnreadableVideo(self._path, f"decoding failed ({missing} of {len(wanted)} frames are missing)")
-        return np.stack([found[self._pts[index]] for index in frame_indices])
+    decord reserves memory for as many as are claimed, and ends the process when it gets none.
+    """
+    if find_spec(MODULES["pyav"]) is None:
+        return
+    claimed = claimed_frames(path)
+    if claimed > num_bytes:
+        raise UnreadableVideo(path, f"claims {claimed:.3g} frames in {num_bytes} bytes")
 
 
 READERS: dict[str, Callable[[Path], AbstractContextManager[OpenVideo]]] = {
-    "decord": _open_decord,
-    "pyav": _open_pyav,
+    "decord": _open_decord_or_pyav,
+    "pyav": open_pyav,
 }
-
-
-def _check_indices(path: Path, frame_indices: Sequence[int], num_frames: int) -> None:
-    if not len(frame_indices):
-        raise ValueError(f"{path}: no frames were asked for.")
-    if min(frame_indices) < 0 or max(frame_indices) >= num_frames:
-        outside = min(frame_indices) if min(frame_indices) < 0 else max(frame_indices)
-        raise UnreadableVideo(path, f"frame {outside} was asked for; it has {num_frames} frames")
-
-
-def _first_line(error: BaseException) -> str:
-    """The line of an error that says something; decord's go on with a native stack trace."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[0].rsplit("Check failed: ", 1)[-1].removesuffix("...")

@@ -59,7 +59,8 @@ def rollout(
     Args:
         history: (B, F, C, H, W) clean latents to continue; F may be 0, or any number.
         generator: one, or one per sample; with one per sample a batch equals each sample alone.
-        context: (B, L, D_text), the same for every chunk.
+        context: (B, L, D_text), the same for every chunk; or (B, F, L, D_text), one for each frame, those of `history`
+            first, and as many as are going to be generated: ValueError where they run out.
         state: a state that an earlier rollout filled in; then `history` is only what came since (F = 0: nothing).
 
     Yields:
@@ -97,6 +98,7 @@ class _Stream:
         self._generator = generator
         self._context = context
         self._cache = cache
+        self._frames_done = 0  # committed by this stream, history included
         self._sigmas = denoising_sigmas(settings.num_steps, settings.shift, device=model.device)
         self._autocast_dtype = PRECISIONS[settings.precision]
 
@@ -117,11 +119,25 @@ class _Stream:
         if sigma:
             chunk = noise_history(chunk, sigmas, self._noise(chunk.shape))
         self._forward(chunk, sigmas, commit_frames=chunk.shape[1])
+        self._frames_done += chunk.shape[1]
+
+    def _context_of(self, num_frames: int) -> Tensor | None:
+        """The context of the next frames."""
+        if self._context is None or self._context.ndim == 3:
+            return self._context
+        end = self._frames_done + num_frames
+        if end > self._context.shape[1]:
+            raise ValueError(
+                f"the context is given for {self._context.shape[1]} frames, but frame {end} is to be generated; give "
+                f"one for every frame of the history and of the rollout, in whole chunks."
+            )
+        return self._context[:, self._frames_done : end]
 
     def _forward(self, x: Tensor, sigmas: Tensor, commit_frames: int) -> Tensor:
         dtype = self._autocast_dtype
         with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            output = self._model(x, sigmas, self._context, cache=self._cache, commit_frames=commit_frames)
+            context = self._context_of(x.shape[1])
+            output = self._model(x, sigmas, context, cache=self._cache, commit_frames=commit_frames)
         return output.velocity.to(x.dtype)
 
     def _noise(self, shape: Sequence[int]) -> Tensor:

@@ -21,14 +21,31 @@ class ClipSet(Protocol):
 
 
 def encode_batch(batch: VideoBatch, codec: Codec, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """(latents (B, F, C, h, w), context or None) on the device; encoded here where the data set didn't."""
+    """(latents (B, F, C, h, w), context or None) on the device; encoded here where the data set didn't.
+
+    Raises ValueError for a context per frame that does not have one for every latent frame.
+    """
     if "latents" in batch:
         latents = batch["latents"].to(device, non_blocking=True)
     else:
         with torch.no_grad():
             latents = codec.encode(batch["video"].to(device, non_blocking=True))
-    context = batch["context"].to(device, non_blocking=True) if "context" in batch else None
+    if "context" not in batch:
+        return latents, None
+    context = batch["context"].to(device, non_blocking=True)
+    if context.ndim == 4:
+        check_frame_contexts(context.shape[1], latents.shape[1])
     return latents, context
+
+
+def check_frame_contexts(num_contexts: int, num_latent_frames: int) -> None:
+    """ValueError unless every latent frame of a clip has the context of one video frame."""
+    if num_contexts != num_latent_frames:
+        raise ValueError(
+            f"the clips have a context for each of {num_contexts} video frames, but the codec makes "
+            f"{num_latent_frames} latent frames of them; use a codec that works frame by frame, or a context that is "
+            f"the same for the whole clip."
+        )
 
 
 def split_batch(batch: VideoBatch, parts: int) -> Iterator[VideoBatch]:

@@ -129,8 +129,11 @@ class Validator:
         """(1, T, C, H, W): the history as the codec gives it back, and what the model makes of it."""
         history = latents[:, : self.config.history_frames]
         generator = make_generator(latents.device, self.seed, "rollout", number)
-        chunks = rollout(objective.student, history, self.settings, generator, context=context)
         num_chunks = math.ceil(self.config.rollout_frames / self.settings.chunk_frames)
+        if context is not None and context.ndim == 4:  # one per frame; what the last chunk has too many is cut off
+            surplus = history.shape[1] + num_chunks * self.settings.chunk_frames - context.shape[1]
+            context = torch.cat([context, context[:, -1:].expand(-1, surplus, -1, -1)], dim=1)
+        chunks = rollout(objective.student, history, self.settings, generator, context=context)
         generated = torch.cat([history, *islice(chunks, num_chunks)], dim=1)
         return codec.decode(generated[:, : latents.shape[1]])
 

@@ -1,0 +1,77 @@
+"""What every video backend gives, and the errors it raises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class WorkerError(ValueError):
+    """A ValueError that stays one line on its way out of a DataLoader worker.
+
+    The DataLoader rebuilds a worker's exception from the text of its traceback; only the message is wanted.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit(f".{type(self).__name__}: ", 1)[-1].strip())
+
+
+class UnreadableVideo(WorkerError):
+    """A file that cannot give the frames asked for; the message names the path and the reason.
+
+    path, reason: apart; empty and the whole message in an exception that a DataLoader worker has passed on.
+    """
+
+    def __init__(self, path: str | Path, reason: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if reason else str(path))
+        self.path = str(path) if reason else ""
+        self.reason = reason or str(self)
+
+
+class VideoInfo(NamedTuple):
+    """num_frames; fps: the average frame rate; height, width: pixels."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+
+
+class OpenVideo(Protocol):
+    """A video that is open for reading.
+
+    timestamps: (num_frames,) seconds since the first frame, ascending.
+    """
+
+    timestamps: np.ndarray
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the container says; decord has to decode a frame for it."""
+        ...
+
+    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails."""
+        ...
+
+
+def check_indices(path: Path, frame_indices: Sequence[int], num_frames: int) -> None:
+    """Raises ValueError for no frames at all, UnreadableVideo for one that the file doesn't have."""
+    if not len(frame_indices):
+        raise ValueError(f"{path}: no frames were asked for.")
+    if min(frame_indices) < 0 or max(frame_indices) >= num_frames:
+        outside = min(frame_indices) if min(frame_indices) < 0 else max(frame_indices)
+        raise UnreadableVideo(path, f"frame {outside} was asked for; it has {num_frames} frames")
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an error that says something; decord's have a place in its source before and a stack trace after."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    said = lines[0].rsplit("Check failed: ", 1)[-1].removesuffix("...")
+    return re.sub(r"^\[\d\d:\d\d:\d\d\] \S+: (\[.*?\])?\s*", "", said) or said

@@ -9,14 +9,10 @@ ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "video_mirai" / "__init__.py").read_text(encoding="utf-8"))
 assert VERSION is not None
 
-# decord publishes wheels for these two platforms only; elsewhere (macOS on ARM, Linux on ARM) PyAV reads the video.
+# decord publishes wheels for these two platforms only; elsewhere (macOS on ARM, Linux on ARM) PyAV reads all video.
 DECORD_WHEEL = (
     '(sys_platform == "linux" and platform_machine == "x86_64") '
     'or (sys_platform == "win32" and platform_machine == "AMD64")'
-)
-NO_DECORD_WHEEL = (
-    '(sys_platform != "linux" or platform_machine != "x86_64") '
-    'and (sys_platform != "win32" or platform_machine != "AMD64")'
 )
 
 CORE = [
@@ -24,7 +20,7 @@ CORE = [
     "diffusers>=0.36",
     "accelerate>=1.10",
     f"decord>=0.6; {DECORD_WHEEL}",
-    f"av>=12; {NO_DECORD_WHEEL}",
+    "av>=14,<19",  # 14: packets say whether they are to be shown; 19 does away with av.open(metadata_errors=)
     "einops>=0.8",
     "imageio>=2.34",
     "imageio-ffmpeg>=0.5",
@@ -51,7 +47,6 @@ EXTRAS = {
         "ruff>=0.14,<0.18",  # a newer formatter may lay the same code out differently
         "mypy>=1.15",
         "import-linter>=2.1",
-        "av>=12",
         "scikit-learn>=1.4",
         "psutil>=5.9",
     ],

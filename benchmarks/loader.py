@@ -1,5 +1,6 @@
-"""Reading video: VideoFolder's random access through decord against a plain sequential decode of the same frames."""
+"""Reading video: VideoFolder's random access against a plain sequential decode of the same frames."""
 
+import os
 import time
 from itertools import islice
 from pathlib import Path
@@ -9,58 +10,91 @@ import numpy as np
 
 from benchmarks.measure import Findings, Timed, ratios, take_turns
 from benchmarks.sizes import LoaderSize, Sizes
-from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.data.batch_stream import BatchStream, LoaderConfig
+from video_mirai.data.loader import EpochSampler
 from video_mirai.data.video_folder import VideoFolder
-from video_mirai.media import write_video
+from video_mirai.data.video_reader import available_backend
+from video_mirai.media import VideoWriter
 
 GROUP = "Loader"
-OURS, PLAIN = "VideoFolder, decord, one worker", "PyAV, every frame in order, one thread"
+PLAIN, BARE = "PyAV in order, to RGB, one thread", "PyAV in order, no RGB, one thread"
+LEAST_SHARE = 0.8  # of the plain decode's clips a second
+LINEAR = 0.9  # of as many times the speed as there are workers
 
 
 def measure_loader(sizes: Sizes, work_dir: Path) -> Findings:
-    """Clips a second; the clips tile the videos, so that both read the same frames."""
-    size = sizes.loader
-    folder = work_dir / "videos"
-    videos = write_videos(folder, size)
-    clips = size.videos * size.clips_per_video
-    variants: dict[str, Timed] = {OURS: loader_epoch(folder, size), PLAIN: lambda: decode_all(videos)}
-    turns = take_turns(variants, sizes.repetitions, min(sizes.warmup, 1), "loader")
+    """Clips a second of every size, by backend, and by one worker or one for each core."""
     findings = Findings()
-    rates = {name: [clips / elapsed for elapsed in seconds] for name, seconds in turns.items()}
-    what = f"clips of {size.clip_frames} frames, {size.width}x{size.height}"
-    for name, values in rates.items():
-        findings.add(GROUP, f"{name}: {what}", values, "clips/s")
-    findings.add(GROUP, "VideoFolder / PyAV, clips/s", ratios(rates[OURS], rates[PLAIN]), "x")
-    findings.series |= {f"{name}, clips/s": values for name, values in rates.items()}
+    for size in sizes.loaders:
+        label = f"{size.width}x{size.height}, key frame every {size.key_frame_every}"
+        measure_size(size, label, sizes, work_dir / label, findings)
     return findings
 
 
+def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findings: Findings) -> None:
+    """Adds the rows of one size; the clips tile the videos, so that all variants read the same frames."""
+    videos = write_videos(folder, size)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    backends = list(dict.fromkeys(["pyav", available_backend("decord")]))
+    ours = {backend: f"VideoFolder, {backend}, one worker" for backend in backends}
+    many = f"VideoFolder, {backends[0]}, {cores} workers"
+    variants: dict[str, Timed] = {name: loader_epoch(folder, size, backend, 1) for backend, name in ours.items()}
+    variants |= {PLAIN: lambda: decode_all(videos, to_rgb=True), BARE: lambda: decode_all(videos, to_rgb=False)}
+    if cores > 1:
+        variants[many] = loader_epoch(folder, size, backends[0], cores)
+    turns = take_turns(variants, sizes.repetitions, min(sizes.warmup, 1), f"loader, {label}")
+    clips = size.videos * size.clips_per_video
+    rates = {name: [clips / elapsed for elapsed in seconds] for name, seconds in turns.items()}
+    for name, values in rates.items():
+        findings.add(GROUP, f"{label}: {name}", values, "clips/s")
+        findings.series[f"{label}: {name}, clips/s"] = values
+    findings.add(GROUP, f"{label}: frames decoded for each of a clip", [decoded_per_frame(size)], "x")
+    for backend, name in ours.items():
+        values = ratios(rates[name], rates[PLAIN])
+        at_least = LEAST_SHARE if size.target and backend == backends[0] else None
+        findings.add(GROUP, f"{label}: VideoFolder, {backend} / PyAV to RGB", values, "x", at_least=at_least)
+    findings.add(
+        GROUP, f"{label}: VideoFolder, {backends[0]} / PyAV, no RGB", ratios(rates[ours[backends[0]]], rates[BARE]), "x"
+    )
+    if cores > 1:
+        speedup = ratios(rates[many], rates[ours[backends[0]]])
+        name = f"{label}: {cores} workers / one worker"
+        findings.add(GROUP, name, speedup, "x", at_least=LINEAR * cores if size.target else None)
+
+
+def decoded_per_frame(size: LoaderSize) -> float:
+    """A clip is decoded from the key frame before it, so on average more than its own frames are."""
+    starts = np.arange(size.clips_per_video) * size.clip_frames
+    return float(np.mean(starts % size.key_frame_every + size.clip_frames)) / size.clip_frames
+
+
 def write_videos(folder: Path, size: LoaderSize) -> list[Path]:
-    """H.264 with one key frame a second; a moving pattern and some grain, so that the decoder has work to do."""
+    """H.264; a moving pattern and some grain, so that the decoder has work to do."""
     rows = np.arange(size.height)[None, :, None, None]
     columns = np.arange(size.width)[None, None, :, None]
-    times = np.arange(size.clips_per_video * size.clip_frames)[:, None, None, None]
     colours = np.arange(3)[None, None, None, :]
     paths = []
     for number in range(size.videos):
         generator = np.random.default_rng(number)
-        waves = np.sin((columns + (2 + number) * times) / 17) + np.cos((rows - 3 * times) / 23 + colours)
-        grain = generator.normal(0, 4, size=(len(times), size.height, size.width, 1))
-        frames = np.clip(128 + 50 * waves + grain, 0, 255).astype(np.uint8)
         paths.append(folder / f"{number:02d}.mp4")
-        write_video(paths[-1], frames, size.fps)
+        with VideoWriter(paths[-1], fps=size.key_frame_every) as writer:  # its key frames are a second apart
+            for moment in range(size.clips_per_video * size.clip_frames):
+                waves = np.sin((columns + (2 + number) * moment) / 17) + np.cos((rows - 3 * moment) / 23 + colours)
+                grain = generator.normal(0, 4, size=(1, size.height, size.width, 1))
+                writer.append(np.clip(128 + 50 * waves + grain, 0, 255).astype(np.uint8))
     return paths
 
 
-def loader_epoch(folder: Path, size: LoaderSize) -> Timed:
-    """Every clip once, in random order, resized, in batches; starting the worker doesn't count."""
+def loader_epoch(folder: Path, size: LoaderSize, backend: str, num_workers: int) -> Timed:
+    """Every clip once, in random order, resized, in batches; starting the workers doesn't count."""
     dataset = VideoFolder(
         folder,
         size.clip_frames,
         height=size.clip_pixels,
         width=size.clip_pixels,
         split="all",
-        stride_seconds=size.clip_frames / size.fps,
+        stride_seconds=size.clip_frames / size.key_frame_every,
+        backend=backend,
         on_bad="raise",
     )
     expected = size.videos * size.clips_per_video
@@ -69,22 +103,24 @@ def loader_epoch(folder: Path, size: LoaderSize) -> Timed:
     num_batches = expected // size.batch
 
     def run() -> float:
-        batches = iter(make_loader(dataset, EpochSampler(expected, size.batch, seed=0), num_workers=1))
-        next(batches)  # now the worker runs, and is as far ahead as it will be at the end
-        start = time.perf_counter()
-        for _ in islice(batches, num_batches):
-            pass
-        return time.perf_counter() - start
+        sampler = EpochSampler(expected, size.batch, seed=0)
+        with BatchStream(dataset, sampler, LoaderConfig(num_workers=num_workers)) as batches:
+            next(batches)  # now the workers run, and are as far ahead as they will be at the end
+            start = time.perf_counter()
+            for _ in islice(batches, num_batches):
+                pass
+            return time.perf_counter() - start
 
     return run
 
 
-def decode_all(videos: list[Path]) -> float:
-    """Seconds to decode every frame to RGB, file by file."""
+def decode_all(videos: list[Path], *, to_rgb: bool) -> float:
+    """Seconds to decode every frame, file by file."""
     start = time.perf_counter()
     for path in videos:
         with av.open(str(path)) as container:
             container.streams.video[0].codec_context.thread_count = 1
             for frame in container.decode(video=0):
-                frame.to_ndarray(format="rgb24")
+                if to_rgb:
+                    frame.to_ndarray(format="rgb24")
     return time.perf_counter() - start

@@ -49,10 +49,12 @@ class RolloutSize:
 
 @dataclass(frozen=True)
 class LoaderSize:
-    """Videos that the benchmark writes itself, cut into clips that tile them; one second between key frames.
+    """Videos that the benchmark writes itself, cut into clips that tile them.
 
     Attributes:
+        key_frame_every: frames from one key frame to the next; also the frame rate.
         clip_pixels: height and width that the loader resizes to.
+        target: whether the ratio to a plain decode is held against the target.
     """
 
     videos: int = 8
@@ -60,9 +62,10 @@ class LoaderSize:
     clip_frames: int = 16
     height: int = 240
     width: int = 320
-    fps: int = 30
+    key_frame_every: int = 30
     clip_pixels: int = 64
     batch: int = 8
+    target: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,11 @@ class Sizes:
     step: StepSize = StepSize()
     run: RunSize = RunSize()
     rollout: RolloutSize = RolloutSize()
-    loader: LoaderSize = LoaderSize()
+    loaders: tuple[LoaderSize, ...] = (
+        LoaderSize(),
+        LoaderSize(videos=2, clips_per_video=8, height=720, width=1280, batch=2),
+        LoaderSize(key_frame_every=8, target=False),
+    )
 
 
 FULL = Sizes()
@@ -92,5 +99,5 @@ QUICK = Sizes(
     step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
     run=RunSize(config="configs/train/scenes_tiny_foresight.yaml", channels=3, latent_size=16),
     rollout=RolloutSize(chunks=11, full_chunks=1, runs=2),
-    loader=LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),
+    loaders=(LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),),
 )

@@ -17,7 +17,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from isolated_pool import run_isolated
 from video_inspection import OWN_KEYS, Entry, Task, failed, identity_key, inspect
 from video_mirai.data.video_check import BAD, NEEDS_TRANSCODE
 from video_mirai.data.video_list import SUFFIXES, USABLE, list_videos, read_manifest, write_manifest
-from video_mirai.data.video_reader import MODULES, available_backend
+from video_mirai.data.video_reader import READERS, available_backend
 
 SAVE_SECONDS = 20.0  # of work that an interruption may lose
 SHOWN_SUFFIXES = 6
@@ -70,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--backend",
-        choices=sorted(MODULES),
+        choices=sorted(READERS),
         default="decord",
         help="the reader whose random access is checked: the one that you train with (default: %(default)s)",
     )
@@ -133,8 +132,6 @@ def check_options(options: argparse.Namespace) -> str:
         raise ValueError(f"--timeout must be more than 0 seconds, got {options.timeout:g}.")
     if options.out.suffix.lower() != ".jsonl" or options.out.is_dir():
         raise ValueError(f"--out {options.out}: a manifest is a file whose name ends in .jsonl.")
-    if find_spec("av") is None:
-        raise ValueError('the check decodes through PyAV, which is not installed: pip install "av>=14".')
     if options.transcode and options.videos.is_dir():
         videos, rewritten = options.videos.resolve(), options.transcode.resolve()
         if rewritten.is_relative_to(videos):

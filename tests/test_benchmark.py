@@ -24,7 +24,8 @@ RATIOS = [
     "with foresight / without",
     "without a cache / with",
     "last tenth of the chunks / first tenth",
-    "VideoFolder / PyAV, clips/s",
+    "64x48, key frame every 30: VideoFolder, pyav / PyAV to RGB",
+    "64x48, key frame every 30: VideoFolder, decord / PyAV to RGB",
 ]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from video_mirai.data.batch_stream import BatchStream, LoaderConfig
 from video_mirai.data.captions import with_captions
-from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.data.loader import EpochSampler
 from video_mirai.data.video_folder import VideoFolder
 from video_mirai.data.video_list import VideoFile, list_videos, write_manifest
 
@@ -93,6 +94,7 @@ def test_a_batch_has_the_caption_of_each_of_its_clips(make_video: MakeVideo, num
         path = make_video(f"videos/{name}.mp4")
         path.with_suffix(".json").write_text(json.dumps({"caption": f"this is {name}"}))
     dataset = VideoFolder(path.parent, 4, height=16, width=32, split="all", captions="sidecar")
-    batch = next(iter(make_loader(dataset, EpochSampler(3, 3, seed=0), num_workers)))
+    with BatchStream(dataset, EpochSampler(3, 3, seed=0), LoaderConfig(num_workers=num_workers)) as batches:
+        batch = next(batches)
     assert batch["caption"] == [f"this is {name[0]}" for name in batch["name"]]
     assert "caption" not in VideoFolder(path.parent, 4, height=16, width=32, split="all")[0]

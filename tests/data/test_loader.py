@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import Dataset
 
 from video_mirai.data.batch import ClipKey, VideoSample
-from video_mirai.data.loader import EpochSampler, collate_clips, make_loader
+from video_mirai.data.batch_stream import BatchStream, LoaderConfig
+from video_mirai.data.loader import EpochSampler, collate_clips
 
 
 class Numbers(Dataset[VideoSample]):
@@ -58,8 +59,8 @@ def test_a_batch_larger_than_the_data_set_is_an_error() -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_come_in_the_samplers_order(num_workers: int) -> None:
-    loader = make_loader(Numbers(), EpochSampler(11, 2, 0), num_workers)
-    batches = list(islice(loader, 7))
+    with BatchStream(Numbers(), EpochSampler(11, 2, 0), LoaderConfig(num_workers=num_workers)) as stream:
+        batches = list(islice(stream, 7))
     assert [batch["video"].flatten().int().tolist() for batch in batches] == [
         [number for key in keys for number in key] for keys in take(7)
     ]

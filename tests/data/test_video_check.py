@@ -14,7 +14,6 @@ from video_mirai.data.video_check import check_video, match_picture
 from video_mirai.data.video_protocol import UnreadableVideo
 from video_mirai.data.video_transcode import TranscodeFailed, check_transcoded, transcode
 
-pytest.importorskip("av")
 decord = pytest.importorskip("decord")
 
 # What decord 0.6 does when it is asked for single frames, measured.

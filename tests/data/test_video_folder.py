@@ -11,7 +11,7 @@ import torch
 from video_mirai.data import video_folder
 from video_mirai.data.batch import ClipKey, VideoBatch
 from video_mirai.data.batch_stream import BatchStream, LoaderConfig
-from video_mirai.data.loader import EpochSampler, make_loader
+from video_mirai.data.loader import EpochSampler
 from video_mirai.data.video_folder import TooManyBadVideos, VideoFolder, clip_indices, count_starts
 from video_mirai.data.video_list import list_videos, split_of, write_manifest
 from video_mirai.data.video_reader import UnreadableVideo
@@ -147,8 +147,9 @@ def test_batches_do_not_depend_on_the_number_of_workers_even_with_a_bad_file(fol
     runs = []
     for num_workers in (0, 2):
         dataset = open_folder(folder, max_bad_fraction=0.5)
-        loader = make_loader(dataset, EpochSampler(len(dataset), 3, seed=0), num_workers)
-        runs.append(list(islice(loader, 6)))
+        sampler = EpochSampler(len(dataset), 3, seed=0)
+        with BatchStream(dataset, sampler, LoaderConfig(num_workers=num_workers)) as stream:
+            runs.append(list(islice(stream, 6)))
     for alone, shared in zip(*runs, strict=True):
         assert alone["name"] == shared["name"]
         assert torch.equal(alone["video"], shared["video"])
@@ -277,8 +278,7 @@ def test_training_skips_and_counts_a_bad_file_and_evaluation_refuses_it(
 def test_too_many_bad_files_end_training_with_one_line(folder: Path, num_workers: int) -> None:
     spoil(folder)
     dataset = open_folder(folder, fps=10, max_bad_fraction=0.05)
-    loader = make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
-    message = error_of(loader, TooManyBadVideos)
+    message = error_of(stream_batches(dataset, num_workers), TooManyBadVideos)
     assert "\n" not in message
     assert message.startswith(f"{folder}: at least 1 of 7 videos cannot be read (max_bad_fraction=0.05): ")
     assert "bad.mp4: not a readable video" in message
@@ -288,8 +288,7 @@ def test_too_many_bad_files_end_training_with_one_line(folder: Path, num_workers
 def test_a_bad_file_in_evaluation_is_a_one_line_error(folder: Path, num_workers: int) -> None:
     bad = spoil(folder)
     dataset = open_folder(folder, fps=10, on_bad="raise")
-    loader = make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
-    message = error_of(loader, UnreadableVideo)
+    message = error_of(stream_batches(dataset, num_workers), UnreadableVideo)
     assert message.startswith(f"{bad}: not a readable video")
     assert "\n" not in message
 
@@ -398,18 +397,13 @@ def stream_batches(dataset: VideoFolder, num_workers: int) -> Iterator[VideoBatc
         yield from stream
 
 
-def loader_batches(dataset: VideoFolder, num_workers: int) -> Iterator[VideoBatch]:
-    yield from make_loader(dataset, EpochSampler(len(dataset), 1, seed=0), num_workers)
-
-
-@pytest.mark.parametrize("batches_of", [stream_batches, loader_batches])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_file_that_vanishes_in_mid_run_is_replaced_within_the_share_allowed(
-    folder: Path, caplog: pytest.LogCaptureFixture, num_workers: int, batches_of: Callable[..., Iterator[VideoBatch]]
+    folder: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
     gone = folder / "sub0" / "2.mp4"
     dataset = open_folder(folder, fps=10, max_bad_fraction=0.2)
-    batches = batches_of(dataset, num_workers)
+    batches = stream_batches(dataset, num_workers)
     next(batches)
     gone.unlink()
     with caplog.at_level(logging.WARNING):
@@ -421,13 +415,10 @@ def test_a_file_that_vanishes_in_mid_run_is_replaced_within_the_share_allowed(
         assert [record.message for record in caplog.records] == [f"skipping {gone}: no such file (bad file 1 of 6)"]
 
 
-@pytest.mark.parametrize("batches_of", [stream_batches, loader_batches])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_files_that_vanish_beyond_the_share_allowed_end_training_with_one_line(
-    folder: Path, num_workers: int, batches_of: Callable[..., Iterator[VideoBatch]]
-) -> None:
+def test_files_that_vanish_beyond_the_share_allowed_end_training_with_one_line(folder: Path, num_workers: int) -> None:
     gone = folder / "sub0" / "2.mp4"
-    batches = batches_of(open_folder(folder, fps=10, max_bad_fraction=0.1), num_workers)
+    batches = stream_batches(open_folder(folder, fps=10, max_bad_fraction=0.1), num_workers)
     next(batches)
     gone.unlink()
     message = error_of(batches, TooManyBadVideos)

@@ -1,11 +1,16 @@
 import logging
+import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from video_kinds import numbers, run_ffmpeg, write_kind
 
-from video_mirai.data import video_reader
+from video_mirai.data import pyav_video, video_reader
 from video_mirai.data.video_reader import UnreadableVideo, available_backend, fit_frames, open_video, probe, read_clip
 
 MakeVideo = Callable[..., Path]
@@ -14,7 +19,8 @@ FrameNumbers = Callable[[np.ndarray], list[int]]
 
 @pytest.fixture(params=["decord", "pyav"])
 def backend(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip({"decord": "decord", "pyav": "av"}[request.param])
+    if request.param == "decord":
+        pytest.importorskip("decord")
     return request.param
 
 
@@ -127,13 +133,176 @@ def test_pyav_serves_where_decord_is_missing_and_that_is_said_once(
     assert [record.message for record in caplog.records] == ["decord is not installed; videos are read through PyAV."]
 
 
-@pytest.mark.usefixtures("fresh_choice")
-def test_a_missing_pyav_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_reader, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package 'av'"):
-        available_backend("pyav")
-
-
 def test_a_workers_error_keeps_only_its_message() -> None:
     text = "Caught UnreadableVideo.\nTraceback ...\nvideo_mirai.data.video_reader.UnreadableVideo: a.mp4: why\n"
     assert str(UnreadableVideo(text)) == "a.mp4: why"
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of any file."""
+    monkeypatch.setattr(video_reader, "_only_pyav", set())
+    monkeypatch.setattr(pyav_video, "_indexes", OrderedDict())
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize("width", [16, 24, 48])
+def test_a_width_that_decord_cannot_decode_is_read_through_pyav_and_that_is_said_once(
+    make_video: MakeVideo, frame_numbers: FrameNumbers, caplog: pytest.LogCaptureFixture, width: int
+) -> None:
+    pytest.importorskip("decord")
+    path = make_video(width=width)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with open_video(path, "decord") as video:
+                assert video.info == (30, 10, 16, width)
+                assert frame_numbers(video.read([3, 4, 20])) == [3, 4, 20]
+    assert len(caplog.records) == 1
+    assert f"decord cannot read {path}: decoding failed" in caplog.text
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_damage_that_decord_finds_stays_an_error_and_is_not_blamed_on_decord(
+    make_corrupt_video: MakeVideo, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("decord")
+    with caplog.at_level(logging.WARNING), pytest.raises(UnreadableVideo, match="decoding failed"):
+        read_clip(make_corrupt_video(), range(30), 16, 32, "decord")
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_pyav_does_not_stand_in_where_its_frame_numbers_mean_other_frames(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailingVideo:
+        timestamps = np.arange(29) / 10  # one frame fewer than PyAV sees
+
+        def read(self, frame_indices: list[int]) -> np.ndarray:
+            raise UnreadableVideo("clip.mp4", "decord's reason")
+
+    pytest.importorskip("decord")
+    monkeypatch.setattr(video_reader, "open_decord", lambda path: nullcontext(FailingVideo()))
+    with open_video(make_video(), "decord") as video, pytest.raises(UnreadableVideo, match="decord's reason"):
+        video.read([0, 1])
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_frame_that_decord_would_replace_by_its_neighbour_comes_from_pyav(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    with open_video(write_kind(tmp_path, "b_frames.ts"), "decord") as video:
+        assert numbers(video.read(range(24, 40))) == list(range(24, 40))
+
+
+def test_a_turned_picture_is_given_upright(tmp_path: Path, backend: str) -> None:
+    path = write_kind(tmp_path, "rotated.mp4")
+    with open_video(path, backend) as video:
+        assert (video.info.height, video.info.width) == (96, 64)
+        upright = np.rot90(video.read([3, 30]), -1, axes=(1, 2))
+    assert numbers(upright) == [3, 30]
+
+
+RANDOM_ACCESS = [
+    "b_frames.mp4", "long_gop.mp4", "variable_rate.mp4", "vp9.webm", "late.mkv", "open_gop.mp4", "open_gop.mkv",
+    "no_b_frames.ts", "b_frames.ts", "mpeg2.mpg", "mpeg4.avi", "edit_list.mp4", "intra_refresh.mp4", "pyramid.mp4",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize("kind", RANDOM_ACCESS)
+def test_pyavs_random_access_is_bit_for_bit_a_decode_from_the_start(tmp_path: Path, kind: str) -> None:
+    path = write_special(tmp_path, kind)
+    with av.open(str(path)) as container:
+        whole = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    clips = [range(13, 20), range(2, 9), [len(whole) - 1], [20, 3, 11, 3], range(0, len(whole), 5)]
+    sequence = [range(4, 9), range(9, 14), range(14, 19), range(20, len(whole))]
+    with open_video(path, "pyav") as video:
+        assert len(video.timestamps) == len(whole)
+        for indices in [*clips, *sequence, *clips]:
+            np.testing.assert_array_equal(video.read(indices), whole[list(indices)])
+    for indices in clips:
+        with open_video(path, "pyav") as video:
+            np.testing.assert_array_equal(video.read(indices), whole[list(indices)])
+
+
+def write_special(folder: Path, kind: str) -> Path:
+    """A kind of video_kinds, or one for which a key frame is no clean start, or one with many unreferenced frames."""
+    options = {
+        "intra_refresh.mp4": ["-x264-params", "intra-refresh=1:keyint=8:bframes=0"],
+        "pyramid.mp4": ["-g", "20", "-bf", "5", "-x264-params", "b-adapt=0:b-pyramid=normal:scenecut=0"],
+    }
+    if kind not in options:
+        return write_kind(folder, kind)
+    path = folder / kind
+    source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=10:duration=4"]
+    run_ffmpeg(*source, "-c:v", "libx264", "-pix_fmt", "yuv420p", *options[kind], path)
+    return path
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_reads_that_follow_each_other_keep_the_decoder_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+    packets = pyav_video._PyavVideo._packets
+    monkeypatch.setattr(
+        pyav_video._PyavVideo, "_packets", lambda self, start: starts.append(start.frame) or packets(self, start)
+    )
+    with open_video(write_kind(tmp_path, "b_frames.mp4"), "pyav") as video:
+        parts = [numbers(video.read(range(first, first + 8))) for first in range(0, 40, 8)]
+    assert parts == [list(range(first, first + 8)) for first in range(0, 40, 8)]
+    assert starts == [0, 0]  # the second read sees that it is a sequence
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_files_packets_are_read_once_and_again_when_it_has_changed(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read_index = pyav_video._read_index
+    monkeypatch.setattr(
+        pyav_video, "_read_index", lambda path, container: reads.append(path) or read_index(path, container)
+    )
+    path = make_video(num_frames=20)
+    assert [probe(path, "pyav").num_frames for _ in range(3)] == [20, 20, 20]
+    assert len(reads) == 1
+    make_video(num_frames=25)
+    assert probe(path, "pyav").num_frames == 25
+    assert len(reads) == 2
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_the_kept_indexes_are_bounded_and_the_one_used_longest_ago_goes_first(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyav_video, "CACHED_FRAMES", 60)
+    first, second, third = (make_video(name, num_frames=30) for name in ("a.mp4", "b.mp4", "c.mp4"))
+    for path in (first, second, first, third):
+        probe(path, "pyav")
+    assert [key[0] for key in pyav_video._indexes] == [str(first), str(third)]
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_file_that_does_not_say_when_its_frames_are_shown_is_refused_by_pyav(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=10:duration=4"]
+    run_ffmpeg(*source, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-bf", "3", path)
+    with pytest.raises(UnreadableVideo, match=r"clip\.avi: its time stamps do not follow the order of its frames"):
+        probe(path, "pyav")
+
+
+def test_a_path_that_no_file_can_have_and_a_pipe_are_named(tmp_path: Path, backend: str) -> None:
+    with pytest.raises(UnreadableVideo, match="cannot be opened"):
+        probe(tmp_path / "a\0b.mp4", backend)
+    with pytest.raises(UnreadableVideo, match="cannot be opened"):
+        probe(tmp_path / ("x" * 300), backend)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UnreadableVideo, match="not an ordinary file"):
+        probe(tmp_path / "pipe.mp4", backend)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_name_with_a_colon_is_a_file_and_no_address(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    path = make_video("file:clip.mp4")
+    monkeypatch.chdir(path.parent)
+    assert probe(path.name, backend).num_frames == 30

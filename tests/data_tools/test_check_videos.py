@@ -11,7 +11,6 @@ import check_videos
 from isolated_pool import Outcome, run_isolated
 from video_mirai.data.video_list import list_videos
 
-pytest.importorskip("av")
 pytest.importorskip("decord")
 
 Manifest = dict[str, dict[str, Any]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
 
@@ -59,20 +59,6 @@ class EpochSampler(Sampler[list[ClipKey]]):
 def epoch_order(num_items: int, seed: int, epoch: int) -> list[int]:
     """A permutation of the indices that depends on (seed, epoch) only."""
     return np.random.default_rng([seed, epoch]).permutation(num_items).tolist()
-
-
-def make_loader(dataset: Dataset[VideoSample], sampler: Sampler[list[ClipKey]], num_workers: int) -> DataLoader:
-    """Loader of VideoBatches in the sampler's order; the workers live as long as the loader.
-
-    Clips depend on their key alone, so workers need no seeds. Iterating a second time starts the sampler again.
-    """
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate_clips,
-        persistent_workers=num_workers > 0,
-    )
 
 
 def collate_clips(samples: Sequence[VideoSample]) -> VideoBatch:

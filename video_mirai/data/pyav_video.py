@@ -109,7 +109,12 @@ class _PyavVideo:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
             raise UnreadableVideo(self._path, "does not say its frame rate")
-        return VideoInfo(len(self._index.pts), float(rate), self._context.height, self._context.width)
+        with _named_errors(self._path, "decoding failed"):
+            pictures = self._read_run([0], follows=False)  # only a decoded frame says how it is to be turned
+        if not pictures:
+            raise UnreadableVideo(self._path, "decoding failed (its first frame is missing)")
+        height, width = next(iter(pictures.values())).shape[:2]
+        return VideoInfo(len(self._index.pts), float(rate), height, width)
 
     def read(self, frame_indices: Sequence[int]) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self._index.pts))
@@ -165,7 +170,7 @@ class _PyavVideo:
         return found
 
     def _take(self, frames: Iterator[Any]) -> dict[int, np.ndarray]:
-        """The wanted ones among the decoder's frames, as RGB; stops after the last."""
+        """The wanted ones among the decoder's frames, as RGB and upright; stops after the last."""
         found = {}
         shown = None
         for frame in frames:
@@ -175,7 +180,8 @@ class _PyavVideo:
                 raise UnreadableVideo(self._path, NO_ORDER)
             shown = frame.pts
             if shown in self._wanted:
-                found[shown] = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
+                picture = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
+                found[shown] = np.rot90(picture, round(frame.rotation / 90))
             if shown >= self._last:
                 break
         return found

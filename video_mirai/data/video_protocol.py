@@ -51,7 +51,7 @@ class OpenVideo(Protocol):
 
     @property
     def info(self) -> VideoInfo:
-        """What the container says; decord has to decode a frame for it."""
+        """What the container says, and the size of a frame, which is decoded for it."""
         ...
 
     def read(self, frame_indices: Sequence[int]) -> np.ndarray:

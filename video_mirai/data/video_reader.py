@@ -37,7 +37,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MODULES = {"decord": "decord", "pyav": "av"}
 SAME_TIME = 1e-3  # seconds, between two backends
 
 Result = TypeVar("Result")
@@ -74,7 +73,7 @@ def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 def open_video(path: str | Path, backend: str = "decord") -> AbstractContextManager[OpenVideo]:
     """The video, open until the context ends.
 
-    Raises UnreadableVideo where it cannot be opened, ValueError for a backend that is unknown or not installed.
+    Raises UnreadableVideo where it cannot be opened, ValueError for an unknown backend.
     """
     reader = READERS[available_backend(backend)]
     return reader(_existing_file(path))
@@ -83,14 +82,12 @@ def open_video(path: str | Path, backend: str = "decord") -> AbstractContextMana
 @lru_cache
 def available_backend(backend: str) -> str:
     """The backend that serves a request for `backend`: PyAV where decord is missing, which is logged once."""
-    if backend not in MODULES:
-        raise ValueError(f"unknown video backend {backend!r}; known: {', '.join(MODULES)}.")
-    if find_spec(MODULES[backend]) is not None:
-        return backend
-    if backend == "decord" and find_spec(MODULES["pyav"]) is not None:
+    if backend not in READERS:
+        raise ValueError(f"unknown video backend {backend!r}; known: {', '.join(READERS)}.")
+    if backend == "decord" and find_spec("decord") is None:
         logger.warning("decord is not installed; videos are read through PyAV.")
         return "pyav"
-    raise ValueError(f"video backend {backend!r} needs the package {MODULES[backend]!r}, which is not installed.")
+    return backend
 
 
 def _existing_file(path: str | Path) -> Path:
@@ -161,8 +158,8 @@ class _DecordOrPyav:
         return answer
 
     def _pyav_instead(self, failure: UnreadableVideo) -> OpenVideo:
-        """The file through PyAV; raises decord's failure where PyAV is missing or cannot open the file either."""
-        if not self._is_decord or find_spec(MODULES["pyav"]) is None:
+        """The file through PyAV; raises decord's failure where PyAV cannot open the file either."""
+        if not self._is_decord:
             raise failure
         self._is_decord = False
         self._failure = failure
@@ -178,8 +175,6 @@ def _check_claims(path: Path, num_bytes: int) -> None:
 
     decord reserves memory for as many as are claimed, and ends the process when it gets none.
     """
-    if find_spec(MODULES["pyav"]) is None:
-        return
     claimed = claimed_frames(path)
     if claimed > num_bytes:
         raise UnreadableVideo(path, f"claims {claimed:.3g} frames in {num_bytes} bytes")

@@ -114,7 +114,7 @@ def num_frames(config: RunConfig) -> int:
     blocks = {
         "video_folder": config.data.video_folder,
         "scenes": config.data.scenes,
-        "latent_folder": config.data.latent_folder,
+        "latent_shards": config.data.latent_shards,
     }
     block = blocks[config.data.kind]
     assert block is not None

@@ -148,7 +148,7 @@ def train(options: argparse.Namespace, codec: Path, name: str, title: str, confi
         f"--config=configs/train/{config}.yaml",
         f"name={name}",
         f"output_dir={options.out}",
-        f"data.latent_folder.root={options.out / 'latents'}",
+        f"data.latent_shards.root={options.out / 'latents'}",
         f"codec.path={codec}",
         f"seed={options.seed}",
         *steps,

@@ -80,8 +80,8 @@ def contestant(name: str, path: str, run: "LoadedRun") -> "Contestant":
 def training_frames(run: "LoadedRun") -> int:
     """Length of the clips a run was trained on, in pixel frames."""
     data = run.config.data
-    if data.kind == "latent_folder" and data.latent_folder is not None:
-        return run.codec.num_pixel_frames(data.latent_folder.num_frames)
+    if data.kind == "latent_shards" and data.latent_shards is not None:
+        return run.codec.num_pixel_frames(data.latent_shards.num_frames)
     chosen = data.video_folder if data.kind == "video_folder" else data.scenes
     assert chosen is not None
     return chosen.num_frames

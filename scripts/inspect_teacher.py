@@ -20,14 +20,14 @@ def main() -> None:
 
     # Below, because these imports take seconds and --help needs none.
     from video_mirai.build import load_run
-    from video_mirai.data.latent_folder import LatentFolder
+    from video_mirai.data.latent_shards import LatentShards
     from video_mirai.data.loader import collate_clips
 
     if options.frames < 2:
         raise ValueError(f"--frames {options.frames} leaves no future; give at least 2.")
     run = load_run(options.teacher)
     model = run.model
-    clips = LatentFolder(options.latents, options.frames, split="val")
+    clips = LatentShards(options.latents, options.frames, split="val")
     clips.require_codec(run.codec.fingerprint())
     if len(clips) < 2:
         raise ValueError(f"{options.latents}: its validation split has {len(clips)} clips; two are needed.")

@@ -38,7 +38,7 @@ def parse_options() -> argparse.Namespace:
 def stages(out: Path) -> list[Stage]:
     """Record, codec, latents, teacher, causal model."""
     videos, latents, codec = out / "videos", out / "latents", out / "codec"
-    data = (f"output_dir={out}", f"data.latent_folder.root={latents}", f"codec.path={codec}", f"seed={SEED}")
+    data = (f"output_dir={out}", f"data.latent_shards.root={latents}", f"codec.path={codec}", f"seed={SEED}")
     return [
         Stage(
             "Record Doom videos",

@@ -118,7 +118,7 @@ def history_of_data_set(
     """The beginning of clip --index."""
     from video_mirai.build import build_data_set
 
-    is_encoded = run.config.data.kind == "latent_folder"
+    is_encoded = run.config.data.kind == "latent_shards"
     data = build_data_set(
         run.config.data, split=arguments.split, num_frames=num_latent_frames if is_encoded else num_frames
     )

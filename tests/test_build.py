@@ -3,13 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import REPOSITORY, TINY_FORESIGHT, make_trainer, tiny_config
 
 from video_mirai import build
 from video_mirai.config import RunConfig, load_config
-from video_mirai.data.latent_folder import LatentHeader, write_latents
+from video_mirai.data.latent_header import LatentHeader
+from video_mirai.data.latent_writer import pack_sample, write_shard
 
 CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
 
@@ -70,13 +72,12 @@ def test_misfit_is_named_before_training(tmp_path: Path, run: Path, overrides: l
 
 
 def test_latents_of_another_codec_are_refused(tmp_path: Path) -> None:
-    latents = torch.zeros(24, 3, 16, 16)
-    for name in ("a", "b", "c"):
-        header = LatentHeader("0" * 64, 8.0, 16, 16, name, 1, 24, 0, False)
-        write_latents(tmp_path / f"{name}.safetensors", latents, header)
-    settings = ["data.kind=latent_folder", f"data.latent_folder.root={tmp_path}", "data.latent_folder.split=all"]
-    with pytest.raises(ValueError, match="codec"):
-        build.plan_run(tiny_config(tmp_path, *settings, "data.latent_folder.num_frames=8"), torch.device("cpu"))
+    header = LatentHeader("a.mp4", "a.mp4", 1, codec="0" * 64, height=16, width=16, fps=8.0, arrays={})
+    arrays = {"latents": np.zeros((24, 3, 16, 16), np.float32), "times": np.arange(24) / 8}
+    write_shard(tmp_path / "shard-000000.tar", [pack_sample("a", header, arrays)])
+    settings = ["data.kind=latent_shards", f"data.latent_shards.root={tmp_path}", "data.latent_shards.split=all"]
+    with pytest.raises(ValueError, match="was encoded by codec 000000000000, but this run's codec is"):
+        build.plan_run(tiny_config(tmp_path, *settings, "data.latent_shards.num_frames=8"), torch.device("cpu"))
 
 
 def test_loading_a_run_names_what_is_missing(tmp_path: Path, run: Path) -> None:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yaml, load_config
-from video_mirai.data.latent_folder import LatentFolder
+from video_mirai.data.latent_shards import LatentShards
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -48,7 +48,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
 DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
     "scenes": Scenes,
-    "latent_folder": LatentFolder,
+    "latent_shards": LatentShards,
 }
 
 
@@ -127,7 +127,7 @@ def run_dir(config: RunConfig) -> Path:
 
 def build_data_set(config: DataConfig, **changes: Any) -> ClipSet:
     """The data set that a config names, with some of its settings replaced."""
-    settings = {"video_folder": config.video_folder, "scenes": config.scenes, "latent_folder": config.latent_folder}
+    settings = {"video_folder": config.video_folder, "scenes": config.scenes, "latent_shards": config.latent_shards}
     chosen = settings[config.kind]
     if chosen is None:
         raise ValueError(f"data.kind is {config.kind!r}, but there is no data.{config.kind} block.")
@@ -197,7 +197,7 @@ def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
     rollout_set = None
     if settings.rollout_clips and config.objective.kind != "bidirectional":
         frames = settings.history_frames + settings.rollout_frames
-        if data.kind != "latent_folder":
+        if data.kind != "latent_shards":
             frames = codec.num_pixel_frames(frames)
         rollout_set = build_data_set(data, num_frames=frames, **held_out)
     _try_to_read(loss_set, settings.num_clips)
@@ -239,7 +239,7 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
     sample = train_set[0]
     context_tokens = sample["context"].shape[-2] if "context" in sample else 0
     if "latents" in sample:
-        if isinstance(train_set, LatentFolder):
+        if isinstance(train_set, LatentShards):
             train_set.require_codec(codec.fingerprint())
         frames, channels, height, width = sample["latents"].shape
         return LatentShape(frames, channels, height, width, context_tokens)
@@ -334,7 +334,7 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
 def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
     """Of the videos behind a data set; latents know the size of theirs, for the others the config says it."""
     sized = {"video_folder": config.video_folder, "scenes": config.scenes}.get(config.kind, data_set)
-    assert isinstance(sized, VideoFolderConfig | ScenesConfig | LatentFolder)
+    assert isinstance(sized, VideoFolderConfig | ScenesConfig | LatentShards)
     return ClipFormat(sized.height, sized.width, data_set.fps)
 
 

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from video_mirai.data.latent_folder import LatentFolderConfig
+from video_mirai.data.latent_shards import LatentShardsConfig
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
 from video_mirai.models.codecs import CodecConfig
@@ -28,10 +28,10 @@ Config = TypeVar("Config")
 class DataConfig:
     """A data set: `kind` names the block below that is read; the others may stay filled."""
 
-    kind: Literal["video_folder", "scenes", "latent_folder"]
+    kind: Literal["video_folder", "scenes", "latent_shards"]
     video_folder: VideoFolderConfig | None = None
     scenes: ScenesConfig | None = None
-    latent_folder: LatentFolderConfig | None = None
+    latent_shards: LatentShardsConfig | None = None
 
 
 @dataclass

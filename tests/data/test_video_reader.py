@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ import pytest
 from video_kinds import numbers, run_ffmpeg, write_kind
 
 from video_mirai.data import pyav_video, video_reader
+from video_mirai.data.latent_reader import DamagedShard
 from video_mirai.data.video_reader import UnreadableVideo, available_backend, fit_frames, open_video, probe, read_clip
 
 MakeVideo = Callable[..., Path]
@@ -133,9 +135,10 @@ def test_pyav_serves_where_decord_is_missing_and_that_is_said_once(
     assert [record.message for record in caplog.records] == ["decord is not installed; videos are read through PyAV."]
 
 
-def test_a_workers_error_keeps_only_its_message() -> None:
-    text = "Caught UnreadableVideo.\nTraceback ...\nvideo_mirai.data.video_reader.UnreadableVideo: a.mp4: why\n"
-    assert str(UnreadableVideo(text)) == "a.mp4: why"
+@pytest.mark.parametrize("kind", [UnreadableVideo, DamagedShard])
+def test_an_error_comes_out_of_a_worker_as_it_was(kind: type[UnreadableVideo] | type[DamagedShard]) -> None:
+    error = pickle.loads(pickle.dumps(kind(Path("a.mp4"), "why")))
+    assert (type(error), str(error), error.path, error.reason) == (kind, "a.mp4: why", "a.mp4", "why")
 
 
 @pytest.fixture

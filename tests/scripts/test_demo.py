@@ -72,7 +72,7 @@ def test_every_evaluation_config_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["doom_finetune", "doom_scratch"])
 def test_the_demo_s_evaluation_has_the_split_of_its_trainings(name: str) -> None:
-    trained = load_config(RunConfig, REPOSITORY / "configs" / "train" / f"{name}.yaml").data.latent_folder
+    trained = load_config(RunConfig, REPOSITORY / "configs" / "train" / f"{name}.yaml").data.latent_shards
     evaluated = load_config(EvaluateConfig, REPOSITORY / "configs" / "eval" / "doom.yaml").data.video_folder
     assert trained is not None and evaluated is not None
     for setting in ("seed", "val_fraction", "test_fraction"):

@@ -16,12 +16,12 @@ from _cli import run_script
 from evaluate import leak_note, main
 from video_mirai.build import export_run, run_dir
 from video_mirai.config import DataConfig
-from video_mirai.data.latent_folder import LatentFolderConfig
+from video_mirai.data.latent_shards import LatentShardsConfig
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
 from video_mirai.media import write_video
 
-DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_folder": LatentFolderConfig, "scenes": ScenesConfig}
+DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_shards": LatentShardsConfig, "scenes": ScenesConfig}
 CONFIG = REPOSITORY / "configs" / "eval" / "scenes_tiny.yaml"
 QUICK = [
     "num_clips=4", "horizon_frames=16", "window_frames=8", "stride_frames=8", "batch_clips=2", "num_resamples=20",
@@ -142,10 +142,10 @@ def run_on(kind: str, **settings: object) -> SimpleNamespace:
         (run_on("video_folder", root="a"), VideoFolderConfig("a"), "test", ""),
         (run_on("video_folder", root="a"), VideoFolderConfig("b", seed=1), "test", "another split: seed=1 (there 0)"),
         (run_on("video_folder", root="a"), VideoFolderConfig("b"), "train", "it was on these videos"),
-        (run_on("latent_folder", root="l"), VideoFolderConfig("a"), "test", ""),
-        (run_on("latent_folder", root="l"), VideoFolderConfig("a"), "all", "it was on these videos"),
-        (run_on("latent_folder", root="l", split="all"), VideoFolderConfig("a"), "test", "it was on these videos"),
-        (run_on("latent_folder", root="l"), ScenesConfig(), "train", ""),
+        (run_on("latent_shards", root="l"), VideoFolderConfig("a"), "test", ""),
+        (run_on("latent_shards", root="l"), VideoFolderConfig("a"), "all", "it was on these videos"),
+        (run_on("latent_shards", root="l", split="all"), VideoFolderConfig("a"), "test", "it was on these videos"),
+        (run_on("latent_shards", root="l"), ScenesConfig(), "train", ""),
         (run_on("scenes"), ScenesConfig(), "test", ""),
         (run_on("scenes"), ScenesConfig(seed=1), "train", "it was on these videos"),
     ],

@@ -21,7 +21,7 @@ from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.clip_context import CONTEXTS
 from video_mirai.data.video_list import VideoFile, list_videos, split_of
-from video_mirai.data.video_reader import UnreadableVideo, WorkerError, available_backend, fit_frames, open_video, probe
+from video_mirai.data.video_reader import UnreadableVideo, available_backend, fit_frames, open_video, probe
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class VideoFolderConfig:
     actions: tuple[str, ...] = ()
 
 
-class TooManyBadVideos(WorkerError):
+class TooManyBadVideos(ValueError):
     """More files than allowed cannot be read."""
 
 

@@ -10,26 +10,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 
-class WorkerError(ValueError):
-    """A ValueError that stays one line on its way out of a DataLoader worker.
+class UnreadableVideo(ValueError):
+    """A file that cannot give the frames asked for; the message names the path and the reason."""
 
-    The DataLoader rebuilds a worker's exception from the text of its traceback; only the message is wanted.
-    """
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(str(path), reason)  # with these, pickle makes it again
+        self.path = str(path)
+        self.reason = reason
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f".{type(self).__name__}: ", 1)[-1].strip())
-
-
-class UnreadableVideo(WorkerError):
-    """A file that cannot give the frames asked for; the message names the path and the reason.
-
-    path, reason: apart; empty and the whole message in an exception that a DataLoader worker has passed on.
-    """
-
-    def __init__(self, path: str | Path, reason: str = "") -> None:
-        super().__init__(f"{path}: {reason}" if reason else str(path))
-        self.path = str(path) if reason else ""
-        self.reason = reason or str(self)
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class VideoInfo(NamedTuple):

@@ -20,14 +20,13 @@ from torch.nn.functional import interpolate
 
 from video_mirai.data.decord_video import open_decord
 from video_mirai.data.pyav_video import claimed_frames, open_pyav
-from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, WorkerError, check_indices
+from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, check_indices
 
 __all__ = [
     "READERS",
     "OpenVideo",
     "UnreadableVideo",
     "VideoInfo",
-    "WorkerError",
     "available_backend",
     "fit_frames",
     "open_video",

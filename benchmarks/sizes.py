@@ -57,7 +57,7 @@ class LoaderSize:
         target: whether the ratio to a plain decode is held against the target.
     """
 
-    videos: int = 8
+    videos: int = 4
     clips_per_video: int = 16
     clip_frames: int = 16
     height: int = 240
@@ -86,7 +86,7 @@ class Sizes:
     rollout: RolloutSize = RolloutSize()
     loaders: tuple[LoaderSize, ...] = (
         LoaderSize(),
-        LoaderSize(videos=2, clips_per_video=8, height=720, width=1280, batch=2),
+        LoaderSize(videos=1, height=720, width=1280, batch=2),
         LoaderSize(key_frame_every=8, target=False),
     )
 

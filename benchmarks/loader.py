@@ -18,6 +18,7 @@ from video_mirai.media import VideoWriter
 
 GROUP = "Loader"
 PLAIN, BARE = "PyAV in order, to RGB, one thread", "PyAV in order, no RGB, one thread"
+AT_KEY_FRAMES = "VideoFolder, pyav, clips that start at key frames, one worker"
 LEAST_SHARE = 0.8  # of the plain decode's clips a second
 LINEAR = 0.9  # of as many times the speed as there are workers
 
@@ -38,13 +39,16 @@ def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findi
     backends = list(dict.fromkeys(["pyav", available_backend("decord")]))
     ours = {backend: f"VideoFolder, {backend}, one worker" for backend in backends}
     many = f"VideoFolder, {backends[0]}, {cores} workers"
-    variants: dict[str, Timed] = {name: loader_epoch(folder, size, backend, 1) for backend, name in ours.items()}
+    tiled = size.clip_frames
+    variants: dict[str, Timed] = {name: loader_epoch(folder, size, backend, 1, tiled) for backend, name in ours.items()}
+    variants[AT_KEY_FRAMES] = loader_epoch(folder, size, backends[0], 1, size.key_frame_every)
     variants |= {PLAIN: lambda: decode_all(videos, to_rgb=True), BARE: lambda: decode_all(videos, to_rgb=False)}
     if cores > 1:
-        variants[many] = loader_epoch(folder, size, backends[0], cores)
+        variants[many] = loader_epoch(folder, size, backends[0], cores, tiled)
     turns = take_turns(variants, sizes.repetitions, min(sizes.warmup, 1), f"loader, {label}")
-    clips = size.videos * size.clips_per_video
-    rates = {name: [clips / elapsed for elapsed in seconds] for name, seconds in turns.items()}
+    clips = dict.fromkeys(variants, size.videos * size.clips_per_video)
+    clips[AT_KEY_FRAMES] = size.videos * clips_at_key_frames(size)
+    rates = {name: [clips[name] / elapsed for elapsed in seconds] for name, seconds in turns.items()}
     for name, values in rates.items():
         findings.add(GROUP, f"{label}: {name}", values, "clips/s")
         findings.series[f"{label}: {name}, clips/s"] = values
@@ -53,6 +57,9 @@ def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findi
         values = ratios(rates[name], rates[PLAIN])
         at_least = LEAST_SHARE if size.target and backend == backends[0] else None
         findings.add(GROUP, f"{label}: VideoFolder, {backend} / PyAV to RGB", values, "x", at_least=at_least)
+    values = ratios(rates[AT_KEY_FRAMES], rates[PLAIN])
+    at_least = LEAST_SHARE if size.target else None
+    findings.add(GROUP, f"{label}: {AT_KEY_FRAMES} / PyAV to RGB", values, "x", at_least=at_least)
     findings.add(
         GROUP, f"{label}: VideoFolder, {backends[0]} / PyAV, no RGB", ratios(rates[ours[backends[0]]], rates[BARE]), "x"
     )
@@ -85,19 +92,28 @@ def write_videos(folder: Path, size: LoaderSize) -> list[Path]:
     return paths
 
 
-def loader_epoch(folder: Path, size: LoaderSize, backend: str, num_workers: int) -> Timed:
-    """Every clip once, in random order, resized, in batches; starting the workers doesn't count."""
+def clips_at_key_frames(size: LoaderSize) -> int:
+    """Of one video."""
+    return 1 + (size.clips_per_video - 1) * size.clip_frames // size.key_frame_every
+
+
+def loader_epoch(folder: Path, size: LoaderSize, backend: str, num_workers: int, stride_frames: int) -> Timed:
+    """Every clip once, in random order, resized, in batches; starting the workers doesn't count.
+
+    stride_frames: from the start of a clip to that of the next.
+    """
     dataset = VideoFolder(
         folder,
         size.clip_frames,
         height=size.clip_pixels,
         width=size.clip_pixels,
         split="all",
-        stride_seconds=size.clip_frames / size.key_frame_every,
+        stride_seconds=stride_frames / size.key_frame_every,
         backend=backend,
         on_bad="raise",
     )
-    expected = size.videos * size.clips_per_video
+    in_one = size.clips_per_video if stride_frames == size.clip_frames else clips_at_key_frames(size)
+    expected = size.videos * in_one
     if len(dataset) != expected or expected % size.batch:
         raise RuntimeError(f"{len(dataset)} clips were cut where {expected} were meant, a multiple of {size.batch}.")
     num_batches = expected // size.batch

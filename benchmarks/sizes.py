@@ -64,7 +64,7 @@ class LoaderSize:
     width: int = 320
     key_frame_every: int = 30
     clip_pixels: int = 64
-    batch: int = 8
+    batch: int = 4
     target: bool = True
 
 
@@ -86,7 +86,7 @@ class Sizes:
     rollout: RolloutSize = RolloutSize()
     loaders: tuple[LoaderSize, ...] = (
         LoaderSize(),
-        LoaderSize(videos=1, height=720, width=1280, batch=2),
+        LoaderSize(videos=1, height=720, width=1280, batch=1),
         LoaderSize(key_frame_every=8, target=False),
     )
 

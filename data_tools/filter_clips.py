@@ -260,7 +260,8 @@ def summarise(
     print_problems(problems)
     if num_kept:
         videos, out = shlex.quote(str(options.out)), shlex.quote(str(options.out.parent / "latents"))
-        print(f"next: python data_tools/encode_latents.py --videos {videos} --codec CODEC --out {out}")
+        backend = f" --backend {shlex.quote(options.backend)}" if options.backend != "decord" else ""
+        print(f"next: python data_tools/encode_latents.py --videos {videos} --codec CODEC --out {out}{backend}")
     else:
         print("no piece is left")
 

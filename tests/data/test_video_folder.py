@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from video_kinds import HEIGHT, WIDTH, write_kind
+from video_kinds import numbers as bar_codes
 
 from video_mirai.data import video_folder
 from video_mirai.data.batch import ClipKey, VideoBatch
@@ -102,6 +104,31 @@ def test_resampling_follows_timestamps_where_the_rate_varies() -> None:
     timestamps = np.array([0, 0.1, 0.2, 1.0, 1.1, 1.2, 2.0])
     assert clip_indices(timestamps, 0, 3, fps=1) == [0, 3, 6]
     assert clip_indices(timestamps, 1, 2, fps=1) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("piece", "starts"),
+    [
+        ({}, {0, 12, 24, 36}),
+        ({"first_frame": 5, "end_frame": 28}, {12, 24}),
+        ({"first_frame": 24, "end_frame": 39}, {24}),  # the last key frame has no four frames left
+        ({"first_frame": 13, "end_frame": 18}, {13, 14}),  # no key frame at all
+    ],
+)
+def test_random_clips_start_at_key_frames_where_asked_to(
+    tmp_path: Path, piece: dict[str, int], starts: set[int]
+) -> None:
+    path = write_kind(tmp_path, "plain.mp4")
+    write_manifest(tmp_path / "list.jsonl", [{"path": path.name, **piece}])
+    settings = {"height": HEIGHT, "width": WIDTH, "split": "all", "random_starts": "key_frames"}
+    dataset = VideoFolder(tmp_path / "list.jsonl", 4, **settings)
+    found = set()
+    for epoch in range(40):
+        pictures = ((dataset[ClipKey(epoch, 0)]["video"] + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+        shown = bar_codes(pictures)
+        assert shown == list(range(shown[0], shown[0] + 4))
+        found.add(shown[0])
+    assert found == starts
 
 
 def test_random_clips_reach_both_ends_of_the_file(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
@@ -219,6 +246,7 @@ def test_an_empty_split_is_an_error(folder: Path) -> None:
     ("settings", "message"),
     [
         ({"split": "valid"}, "known: train, val, test, all"),
+        ({"random_starts": "somewhere"}, "known: any, key_frames"),
         ({"on_bad": "ignore"}, "known: skip, raise"),
         ({"fps": 0}, "fps=0 must be positive"),
         ({"stride_seconds": -1}, "stride_seconds=-1 must be positive"),

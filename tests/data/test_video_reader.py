@@ -309,3 +309,8 @@ def test_a_name_with_a_colon_is_a_file_and_no_address(
     path = make_video("file:clip.mp4")
     monkeypatch.chdir(path.parent)
     assert probe(path.name, backend).num_frames == 30
+
+
+def test_key_frames_are_where_the_encoder_put_them(tmp_path: Path, backend: str) -> None:
+    with open_video(write_kind(tmp_path, "plain.mp4"), backend) as video:
+        assert video.key_frames.tolist() == [0, 12, 24, 36]

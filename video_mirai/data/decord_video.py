@@ -39,6 +39,10 @@ class _DecordVideo:
         self.timestamps = starts - starts[0]
 
     @property
+    def key_frames(self) -> np.ndarray:
+        return np.array(self._reader.get_key_indices())
+
+    @property
     def info(self) -> VideoInfo:
         height, width = self._decode([0]).shape[1:3]
         return VideoInfo(len(self.timestamps), float(self._reader.get_avg_fps()), height, width)

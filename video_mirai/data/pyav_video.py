@@ -105,6 +105,10 @@ class _PyavVideo:
         self.timestamps = (self._index.pts - self._index.pts[0]) * float(self._stream.time_base)
 
     @property
+    def key_frames(self) -> np.ndarray:
+        return self._index.starts
+
+    @property
     def info(self) -> VideoInfo:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:

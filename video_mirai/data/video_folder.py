@@ -21,7 +21,7 @@ from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.clip_context import CONTEXTS
 from video_mirai.data.video_list import VideoFile, list_videos, split_of
-from video_mirai.data.video_reader import UnreadableVideo, available_backend, fit_frames, open_video, probe
+from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frames, open_video, probe
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class VideoFolderConfig:
     val_fraction, test_fraction: expected shares of the files.
     clips_per_video: clips of every file in an epoch, at random times for "train" and "all", evenly spaced for "val" and
         "test".
+    random_starts: "any" or "key_frames": where clips at random times start. From a key frame on nothing but the clip is
+        decoded; but then a frame is seen only at its own distance from it.
     stride_seconds: instead, a clip every so many seconds, as many as the file holds; fixed, whatever the split.
     seed: of the split and of the random times.
     backend: "decord" or "pyav".
@@ -65,6 +67,7 @@ class VideoFolderConfig:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     clips_per_video: int = 1
+    random_starts: str = "any"
     stride_seconds: float | None = None
     seed: int = 0
     backend: str = "decord"
@@ -113,6 +116,7 @@ class VideoFolder(Dataset[VideoSample]):
         val_fraction: float = VideoFolderConfig.val_fraction,
         test_fraction: float = VideoFolderConfig.test_fraction,
         clips_per_video: int = VideoFolderConfig.clips_per_video,
+        random_starts: str = VideoFolderConfig.random_starts,
         stride_seconds: float | None = VideoFolderConfig.stride_seconds,
         seed: int = VideoFolderConfig.seed,
         backend: str = VideoFolderConfig.backend,
@@ -124,7 +128,7 @@ class VideoFolder(Dataset[VideoSample]):
     ) -> None:
         self.config = VideoFolderConfig(
             str(root), num_frames, height, width, fps, split, val_fraction, test_fraction, clips_per_video,
-            stride_seconds, seed, backend, on_bad, max_bad_fraction, captions, context, tuple(actions),
+            random_starts, stride_seconds, seed, backend, on_bad, max_bad_fraction, captions, context, tuple(actions),
         )  # fmt: skip
         check_config(self.config)
         available_backend(backend)
@@ -180,7 +184,7 @@ class VideoFolder(Dataset[VideoSample]):
             sample["caption"] = file.caption
         with open_video(file.path, config.backend) as video:
             times = piece_times(file, video.timestamps)
-            start = self._start(times, self._count_starts(file, times), slot, generator)
+            start = self._start(file, video, times, slot, generator)
             self._check_rate(file.path, video.timestamps)
             indices = [file.first_frame + index for index in clip_indices(times, start, config.num_frames, config.fps)]
             if self._context is not None:
@@ -191,13 +195,21 @@ class VideoFolder(Dataset[VideoSample]):
         sample["video"] = pixels.float().div_(127.5).sub_(1)
         return sample
 
-    def _start(self, times: np.ndarray, starts: int, slot: int, generator: np.random.Generator) -> int:
+    def _start(
+        self, file: VideoFile, video: OpenVideo, times: np.ndarray, slot: int, generator: np.random.Generator
+    ) -> int:
         """First frame of the clip, counted in its piece."""
+        starts = self._count_starts(file, times)
         if self.config.stride_seconds is not None:
             wanted = np.array([slot * self.config.stride_seconds])
             return min(int(nearest(times, wanted)[0]), starts - 1)
         if self.config.split in ("val", "test"):
             return (2 * slot + 1) * starts // (2 * self.config.clips_per_video)
+        if self.config.random_starts == "key_frames":
+            places = video.key_frames - file.first_frame
+            places = places[(places >= 0) & (places < starts)]
+            if len(places):  # else it is a piece without one
+                return int(generator.choice(places))
         return int(generator.integers(starts))
 
     def _count_starts(self, file: VideoFile, times: np.ndarray) -> int:
@@ -345,6 +357,8 @@ def check_config(config: VideoFolderConfig) -> None:
             f"context={config.context!r} with actions={list(config.actions)}: name the fields of the .jsonl files with "
             f"context='actions', and only then."
         )
+    if config.random_starts not in ("any", "key_frames"):
+        raise ValueError(f"random_starts={config.random_starts!r} is unknown; known: any, key_frames.")
     if config.on_bad not in ("skip", "raise"):
         raise ValueError(f"on_bad={config.on_bad!r} is unknown; known: skip, raise.")
     if min(config.val_fraction, config.test_fraction) < 0 or config.val_fraction + config.test_fraction >= 1:

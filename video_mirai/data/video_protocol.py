@@ -35,9 +35,13 @@ class OpenVideo(Protocol):
     """A video that is open for reading.
 
     timestamps: (num_frames,) seconds since the first frame, ascending.
+    key_frames: numbers of the frames that decoding can start at, ascending.
     """
 
     timestamps: np.ndarray
+
+    @property
+    def key_frames(self) -> np.ndarray: ...
 
     @property
     def info(self) -> VideoInfo:

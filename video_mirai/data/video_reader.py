@@ -130,6 +130,10 @@ class _DecordOrPyav:
         self.timestamps = self._video.timestamps
 
     @property
+    def key_frames(self) -> np.ndarray:
+        return self._video.key_frames
+
+    @property
     def info(self) -> VideoInfo:
         return self._ask(lambda video: video.info)
 

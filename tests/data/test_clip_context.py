@@ -136,7 +136,7 @@ def test_a_video_with_bad_actions_is_skipped_in_training_and_refused_in_evaluati
         actions.write_text("\n".join(spoil(actions.read_text().splitlines())))
     training = open_actions(root, max_bad_fraction=0.5)
     assert [training[index]["name"] for index in range(2)] == ["good.mp4", "good.mp4"]
-    assert list(training.bad_files) == [str(root / "bad.mp4")]
+    assert list(training.bad_items) == [str(root / "bad.mp4")]
     with pytest.raises(UnreadableVideo, match=rf"bad\.mp4: .*{reason}"):
         open_actions(root, on_bad="raise")[0]
 

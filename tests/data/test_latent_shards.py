@@ -12,12 +12,12 @@ from latent_files import HEADER, arrays_of, named, write_samples
 
 from video_mirai.data.batch import ClipKey
 from video_mirai.data.batch_stream import BatchStream, LoaderConfig
+from video_mirai.data.clip_dataset import TooManyBadItems
 from video_mirai.data.latent_index import index_of
 from video_mirai.data.latent_reader import DamagedShard
 from video_mirai.data.latent_shards import LatentShards, LatentShardsConfig
 from video_mirai.data.latent_writer import pack_sample, write_index, write_shard
 from video_mirai.data.loader import EpochSampler
-from video_mirai.data.video_folder import TooManyBadVideos
 
 
 def first_values(dataset: LatentShards, epoch: int = 0) -> list[float]:
@@ -236,14 +236,14 @@ def test_a_damaged_sample_is_skipped_named_and_counted(tmp_path: Path, caplog: p
         values = first_values(dataset)
     bad = next(index for index in range(20) if dataset.clip_name(index) == "7.mp4")
     assert values[bad] != 700 and sorted(values[:bad] + values[bad + 1 :]) == [n * 100 for n in range(20) if n != 7]
-    assert list(dataset.bad_samples) == ["7.mp4"]
-    assert "7.mp4: latent frame 2 is damaged (bad sample 1 of 20)" in caplog.text
+    assert list(dataset.bad_items) == ["7.mp4"]
+    assert "7.mp4: latent frame 2 is damaged (1 of 20 samples are bad so far)" in caplog.text
     assert first_values(dataset) == values
 
     with pytest.raises(DamagedShard, match=r"shard-000000\.tar: 7\.mp4: latent frame 2 is damaged"):
         LatentShards(tmp_path, 4, split="all", on_bad="raise")[bad]
     damage(shard.path, shard.samples[3].members["latents.npy"].offset + 300)
-    with pytest.raises(TooManyBadVideos, match=r"at least 2 of 20 samples cannot be read \(max_bad_fraction=0\.05\)"):
+    with pytest.raises(TooManyBadItems, match=r"at least 2 of 20 samples cannot be read \(max_bad_fraction=0\.05\)"):
         first_values(dataset)
 
 
@@ -253,7 +253,7 @@ def test_a_shard_that_vanishes_is_an_error_within_the_allowed_share(tmp_path: Pa
     dataset = LatentShards(tmp_path, 2, split="all", max_bad_fraction=0.4)
     shard.path.unlink()
     assert {value - value % 100 for value in first_values(dataset)} <= {0, 100}
-    assert "cannot be opened (No such file" in dataset.bad_samples["c.mp4"]
+    assert "cannot be opened (No such file" in dataset.bad_items["c.mp4"]
 
 
 def test_a_shard_exchanged_behind_its_index_is_noticed(tmp_path: Path) -> None:

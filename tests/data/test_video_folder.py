@@ -13,8 +13,9 @@ from video_kinds import numbers as bar_codes
 from video_mirai.data import video_folder
 from video_mirai.data.batch import ClipKey, VideoBatch
 from video_mirai.data.batch_stream import BatchStream, LoaderConfig
+from video_mirai.data.clip_dataset import TooManyBadItems
 from video_mirai.data.loader import EpochSampler
-from video_mirai.data.video_folder import TooManyBadVideos, VideoFolder, clip_indices, count_starts
+from video_mirai.data.video_folder import VideoFolder, clip_indices, count_starts
 from video_mirai.data.video_list import list_videos, split_of, write_manifest
 from video_mirai.data.video_reader import UnreadableVideo
 
@@ -292,7 +293,7 @@ def test_training_skips_and_counts_a_bad_file_and_evaluation_refuses_it(
     with caplog.at_level(logging.WARNING):
         clips = [training[ClipKey(epoch, index)] for epoch in range(3)]
     assert all(clip["name"] != "sub0/bad.mp4" and clip["index"] == index for clip in clips)
-    assert list(training.bad_files) == [str(bad)]
+    assert list(training.bad_items) == [str(bad)]
     messages = [record.message for record in caplog.records]
     assert len(messages) == 1
     assert str(bad) in messages[0]
@@ -306,7 +307,7 @@ def test_training_skips_and_counts_a_bad_file_and_evaluation_refuses_it(
 def test_too_many_bad_files_end_training_with_one_line(folder: Path, num_workers: int) -> None:
     spoil(folder)
     dataset = open_folder(folder, fps=10, max_bad_fraction=0.05)
-    message = error_of(stream_batches(dataset, num_workers), TooManyBadVideos)
+    message = error_of(stream_batches(dataset, num_workers), TooManyBadItems)
     assert "\n" not in message
     assert message.startswith(f"{folder}: at least 1 of 7 videos cannot be read (max_bad_fraction=0.05): ")
     assert "bad.mp4: not a readable video" in message
@@ -323,7 +324,7 @@ def test_a_bad_file_in_evaluation_is_a_one_line_error(folder: Path, num_workers:
 
 def test_a_folder_of_bad_files_only_is_an_error_whatever_the_budget(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"")
-    with pytest.raises(TooManyBadVideos, match=r"a\.mp4: empty file"):
+    with pytest.raises(TooManyBadItems, match=r"a\.mp4: empty file"):
         open_folder(tmp_path, max_bad_fraction=1)
 
 
@@ -399,7 +400,7 @@ def test_a_piece_that_does_not_fit_its_file_is_skipped_in_training_and_refused_i
     manifest = write_pieces(root, ("clip.mp4", *piece), ("good.mp4", 0, 15), ("good.mp4", 15, 30))
     training = open_folder(manifest, max_bad_fraction=0.4)
     assert {training[index]["name"] for index in range(3)} == {"good.mp4#0-15", "good.mp4#15-30"}
-    (bad,) = training.bad_files
+    (bad,) = training.bad_items
     assert bad.startswith(f"{root}/clip.mp4#{piece[0]}-")
     for settings in ({}, {"stride_seconds": 1}):
         with pytest.raises(UnreadableVideo, match=rf"clip\.mp4: {reason}"):
@@ -439,8 +440,8 @@ def test_a_file_that_vanishes_in_mid_run_is_replaced_within_the_share_allowed(
     batches.close()
     assert set(names[6:]) == {file.name for file in dataset.files} - {"sub0/2.mp4"}  # six may have been read before
     if num_workers == 0:  # workers count, and log, for themselves
-        assert dataset.bad_files == {str(gone): "no such file"}
-        assert [record.message for record in caplog.records] == [f"skipping {gone}: no such file (bad file 1 of 6)"]
+        assert dataset.bad_items == {str(gone): f"{gone}: no such file"}
+        assert [record.message for record in caplog.records] == [f"skipping {gone}: no such file (1 of 6 videos are bad so far)"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -449,7 +450,7 @@ def test_files_that_vanish_beyond_the_share_allowed_end_training_with_one_line(f
     batches = stream_batches(open_folder(folder, fps=10, max_bad_fraction=0.1), num_workers)
     next(batches)
     gone.unlink()
-    message = error_of(batches, TooManyBadVideos)
+    message = error_of(batches, TooManyBadItems)
     batches.close()
     assert "\n" not in message
     assert message.startswith(

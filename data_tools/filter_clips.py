@@ -30,6 +30,7 @@ from piece_manifest import (
     usable_ranges,
     write_entries,
 )
+from tool_cli import run_tool
 from video_mirai.data.clip_quality import code_distance, near_duplicates
 from video_mirai.media import write_image
 
@@ -48,15 +49,7 @@ class Drop(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    try:
-        filter_pieces(options)
-    except (ValueError, OSError) as error:
-        print(f"filter_clips: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("filter_clips: interrupted; no manifest was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_tool("filter_clips", lambda: filter_pieces(options), "no manifest was written")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from check_videos import absolute_path, relative_path
 from isolated_pool import run_isolated
 from piece_inspection import Finding, FrameRange
+from tool_cli import check_list_options
 from video_mirai.data.video_check import BAD
 from video_mirai.data.video_list import MANIFEST_SUFFIXES, USABLE, list_videos, read_manifest, write_manifest
 from video_mirai.data.video_reader import READERS, available_backend
@@ -49,12 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check_options(options: argparse.Namespace) -> None:
     """ValueError for options of `add_options` that cannot be."""
-    if options.processes < 1:
-        raise ValueError(f"--processes must be at least 1, got {options.processes}.")
-    if not options.timeout > 0:
-        raise ValueError(f"--timeout must be more than 0 seconds, got {options.timeout:g}.")
-    if options.out.suffix.lower() != ".jsonl" or options.out.is_dir():
-        raise ValueError(f"--out {options.out}: a manifest is a file whose name ends in .jsonl.")
+    check_list_options(options)
     if options.out.exists() and options.videos.exists() and options.out.samefile(options.videos):
         raise ValueError(f"--out {options.out} would overwrite --videos; choose another.")
     available_backend(options.backend)

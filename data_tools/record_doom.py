@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from doom_game import NATIVE_SIZES, RecordSettings, import_vizdoom, play_clip
+from tool_cli import run_tool
 
 MAX_ATTEMPTS = 20
 LICENCE = (
@@ -40,20 +41,17 @@ LICENCE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    try:
-        width, height = parse_size(options.size)
-        settings = RecordSettings(
-            tuple(options.scenarios), options.clips, options.frames, width, height, options.skip, options.seed
-        )
-        check_settings(settings)
-        record_dataset(settings, options.out, options.workers)
-    except (ValueError, OSError) as error:
-        print(f"record_doom: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("record_doom: interrupted; run the same command again to record the whole data set", file=sys.stderr)
-        return 130
-    return 0
+    return run_tool("record_doom", lambda: record(options), "run the same command again to record the whole data set")
+
+
+def record(options: argparse.Namespace) -> None:
+    """Records what is asked for; ValueError for settings that cannot be."""
+    width, height = parse_size(options.size)
+    settings = RecordSettings(
+        tuple(options.scenarios), options.clips, options.frames, width, height, options.skip, options.seed
+    )
+    check_settings(settings)
+    record_dataset(settings, options.out, options.workers)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from check_videos import command_line, relative_path
 from piece_inspection import Finding, FrameRange, SplitTask, find_shots
 from piece_manifest import (
@@ -33,6 +31,7 @@ from piece_manifest import (
     usable_ranges,
     write_entries,
 )
+from tool_cli import check_device, run_tool
 from video_mirai.data.shots import METHODS
 
 
@@ -46,15 +45,7 @@ class Listing(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    try:
-        split_videos(options)
-    except (ValueError, OSError) as error:
-        print(f"split_scenes: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("split_scenes: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_tool("split_scenes", lambda: split_videos(options), "nothing was written")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -109,10 +100,7 @@ def split_videos(options: argparse.Namespace) -> None:
 
 def check_method(method: str, device: str) -> None:
     """ValueError for a method or a device that this machine does not have, before any video is opened."""
-    try:
-        torch.empty(0, device=torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    check_device(device)
     METHODS[method].load("cpu")
 
 

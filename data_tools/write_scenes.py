@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tool_cli import run_tool
 from video_mirai.data.batch import VideoSample
 from video_mirai.data.scenes import SPLITS, Scenes, ScenesConfig
 from video_mirai.data.sprites import PALETTE, SPRITE_SETS
@@ -28,15 +29,8 @@ EXAMPLE = "Example: python data_tools/write_scenes.py --out data/scenes --clips 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    try:
-        write_dataset(scenes_from(options), options.out)
-    except (ValueError, OSError) as error:
-        print(f"write_scenes: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("write_scenes: interrupted; run the same command again to write the whole data set", file=sys.stderr)
-        return 130
-    return 0
+    if_interrupted = "run the same command again to write the whole data set"
+    return run_tool("write_scenes", lambda: write_dataset(scenes_from(options), options.out), if_interrupted)
 
 
 def build_parser() -> argparse.ArgumentParser:

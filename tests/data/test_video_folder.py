@@ -441,7 +441,9 @@ def test_a_file_that_vanishes_in_mid_run_is_replaced_within_the_share_allowed(
     assert set(names[6:]) == {file.name for file in dataset.files} - {"sub0/2.mp4"}  # six may have been read before
     if num_workers == 0:  # workers count, and log, for themselves
         assert dataset.bad_items == {str(gone): f"{gone}: no such file"}
-        assert [record.message for record in caplog.records] == [f"skipping {gone}: no such file (1 of 6 videos are bad so far)"]
+        assert [record.message for record in caplog.records] == [
+            f"skipping {gone}: no such file (1 of 6 videos are bad so far)"
+        ]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

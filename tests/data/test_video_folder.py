@@ -132,6 +132,22 @@ def test_random_clips_start_at_key_frames_where_asked_to(
     assert found == starts
 
 
+def test_pieces_listed_with_fewer_frames_than_a_clip_are_left_out_and_said(
+    make_video: MakeVideo, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_video()
+    manifest = path.parent / "list.jsonl"
+    ranges = [(0, 3), (3, 7), (7, None)]
+    write_manifest(manifest, [{"path": path.name, "first_frame": first, "end_frame": end} for first, end in ranges])
+    with caplog.at_level(logging.WARNING):
+        dataset = open_folder(manifest, on_bad="raise")
+    assert [dataset[index]["name"] for index in range(len(dataset))] == ["clip.mp4#3-7", "clip.mp4#7-"]
+    assert "1 of 3 pieces are shorter than 4 frames and left out" in caplog.text
+    write_manifest(manifest, [{"path": path.name, "first_frame": 0, "end_frame": 3}])
+    with pytest.raises(ValueError, match="all 1 pieces are shorter than 4 frames"):
+        open_folder(manifest)
+
+
 def test_random_clips_reach_both_ends_of_the_file(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
     dataset = open_folder(make_video(num_frames=6).parent)
     starts = {numbers(dataset, ClipKey(epoch, 0))[0] for epoch in range(25)}
@@ -389,7 +405,7 @@ def test_the_clips_of_a_piece_are_those_of_a_file_that_holds_only_the_piece(
         ((0, 31), "piece 0-31 is listed, but it has 30 frames"),
         ((30, None), "piece 30- is listed, but it has 30 frames"),
         ((5, 10**20), f"piece 5-{10**20} is listed, but it has 30 frames"),
-        ((20, 23), r"piece 20-23 is too short \(3 frames over 0.20 s; a clip needs 4 frames\)"),
+        ((27, None), r"piece 27- is too short \(3 frames over 0.20 s; a clip needs 4 frames\)"),
     ],
 )
 def test_a_piece_that_does_not_fit_its_file_is_skipped_in_training_and_refused_in_evaluation(

@@ -127,7 +127,7 @@ class VideoFolder(ClipDataset):
                 f"{root}: split {split!r} is empty (of {len(listed)} videos, val_fraction={val_fraction}, "
                 f"test_fraction={test_fraction}); add videos, raise the fraction or change the seed."
             )
-        self.files = with_captions(self.files, captions)
+        self.files = with_captions(self._long_enough(self.files), captions)
         self.num_items = len(self.files)
         self._context = CONTEXTS[context](listed, self.config.actions)
         self.class_names = self._context.class_names if self._context is not None else ()
@@ -137,6 +137,19 @@ class VideoFolder(ClipDataset):
     def clip_name(self, index: int) -> str:
         """The file's relative path; clips of one file, and of its pieces, share it. Nothing is read."""
         return self.files[self.places[index].item].source
+
+    def _long_enough(self, files: Sequence[VideoFile]) -> list[VideoFile]:
+        """Without the pieces that are listed with fewer frames than a clip has; ValueError where none is left."""
+        num_frames = self.config.num_frames
+        if self.config.fps is not None:
+            return list(files)  # only their times could tell
+        kept = [file for file in files if file.end_frame is None or file.end_frame - file.first_frame >= num_frames]
+        if not kept:
+            raise ValueError(f"{self.config.root}: all {len(files)} pieces are shorter than {num_frames} frames.")
+        if len(kept) < len(files):
+            logger.warning("%s: %d of %d pieces are shorter than %d frames and left out", self.config.root,
+                           len(files) - len(kept), len(files), num_frames)  # fmt: skip
+        return kept
 
     def _item_name(self, item: int) -> str:
         file = self.files[item]

@@ -64,7 +64,7 @@ class ClipDataset(Dataset[VideoSample], ABC):
     process counts and logs the bad items it has met itself, in `bad_items` {name: what is wrong}; a loader's workers
     therefore each log an item once, and each fails when it alone has met too many.
 
-    A subclass sets `num_items` and `places` and reads a place. Raises BadItem for a bad item with on_bad="raise";
+    A subclass sets `num_items` and `places`, and reads a place. Raises BadItem for a bad item with on_bad="raise";
     TooManyBadItems.
     """
 

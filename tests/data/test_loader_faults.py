@@ -96,6 +96,31 @@ class Failing(Clips):
         return super().__getitem__(key)
 
 
+class Collecting(Clips):
+    """Reading a clip runs the garbage collector, as it does in time in any worker."""
+
+    def __getitem__(self, key: ClipKey) -> VideoSample:
+        gc.collect()
+        return super().__getitem__(key)
+
+
+class CollectorState(Clips):
+    def __getitem__(self, key: ClipKey) -> VideoSample:
+        return {**super().__getitem__(key), "state": {"collects": torch.tensor([gc.isenabled()])}}
+
+
+class OfOneProcess:
+    """Like a decord reader: its threads are its own process's, and freeing it anywhere else is a crash."""
+
+    def __init__(self) -> None:
+        self.cycle = self  # so that only the garbage collector ends it, as after an error that holds its frames
+        self.pid = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.pid:
+            os._exit(3)
+
+
 class Slow(Clips):
     """A batch takes longer than the time limit, a clip does not."""
 
@@ -242,6 +267,31 @@ def test_a_workers_traceback_is_the_cause_of_its_error() -> None:
         take(2, Failing(KeyError("speed")))
     assert isinstance(caught.value.__cause__, WorkerTraceback)
     assert f"worker 1, clip {clip_at(1)} of epoch 0:\nTraceback" in str(caught.value.__cause__)
+
+
+def test_workers_do_not_free_what_their_parent_had_open() -> None:
+    gc.disable()  # or the parent may free it first
+    try:
+        OfOneProcess()
+        batches = stream(Collecting())
+        assert_same(list(islice(batches, 4)), take(4, Clips(), 0))
+        assert batches.failures == []
+        batches.close()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_workers_collect_garbage_and_the_parent_goes_on_as_it_did(collects: bool) -> None:
+    dataset = CollectorState()
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        [batch] = take(1, dataset)
+        assert batch["state"]["collects"].all()
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_an_error_that_cannot_be_pickled_arrives_as_its_text() -> None:

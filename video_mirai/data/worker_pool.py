@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import logging
 import mmap
 import multiprocessing
@@ -130,7 +131,7 @@ class _Worker:
             name=f"video_mirai loader worker {number}",
             daemon=True,
         )
-        with _signals_held_back():
+        with _signals_held_back(), _garbage_held_back():
             self.process.start()
         atexit.register(self.process.kill)  # multiprocessing only sends SIGTERM, and then waits
         results.close()
@@ -192,6 +193,10 @@ def _work(
     dataset: Dataset[VideoSample], tasks: Connection, results: socket.socket, place: _Place, parent_pid: int
 ) -> None:
     """A worker's life: read batches until there is no parent any more."""
+    # What the parent left to its garbage collector is the parent's to free: a decord reader has threads, which a fork
+    # does not copy, and aborts the process that frees it without them.
+    gc.freeze()
+    gc.enable()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -261,3 +266,15 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _garbage_held_back() -> Iterator[None]:
+    """The collector does not run, so that it does not run in a worker before the worker has set the parent's apart."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -50,6 +50,8 @@ class KVCache:
         self.capacity_frames = keys[0].shape[2] // tokens_per_frame
         self.frames_seen = 0
         self.context = ContextMemory()
+        self._rope_table: Tensor | None = None  # (positions, N, head_dim / 2)
+        self._rope_grid = (0, 0)
 
     @classmethod
     def allocate(
@@ -102,8 +104,17 @@ class KVCache:
     def plan_commit(self, num_frames: int, rows: int, columns: int) -> Commit:
         """What taking in the next `num_frames` frames, of rows x columns tokens each, will mean."""
         seen = self.frames_seen + num_frames
-        factors = rope_factors(self._positions(seen), rows, columns, self._keys[0].shape[-1])
-        return Commit(num_frames, self._moves(num_frames), min(seen, self.capacity_frames), factors)
+        held = min(seen, self.capacity_frames)
+        return Commit(num_frames, self._moves(num_frames), held, self.rope(self._positions(seen), held, rows, columns))
+
+    def rope(self, positions: Tensor, end: int, rows: int, columns: int) -> Tensor:
+        """`rope_factors` of frames at positions below `end`, from a table: a rollout asks for the same again."""
+        table = self._rope_table
+        if table is None or self._rope_grid != (rows, columns) or len(table) < end:
+            every = torch.arange(end, device=positions.device)
+            table = rope_factors(every, rows, columns, self._keys[0].shape[-1]).unflatten(0, (end, -1))
+            self._rope_table, self._rope_grid = table, (rows, columns)
+        return table[positions].flatten(0, 1)
 
     def read(self, layer: int, held_frames: int) -> tuple[Tensor, Tensor]:
         """Rotated keys and values of a layer (0-based), (B, held * N, heads, head_dim), in slot order."""

@@ -147,9 +147,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
         rows, columns = self.grid(*latents.shape[-2:])
         commit = cache.plan_commit(commit_frames, rows, columns) if cache is not None and commit_frames else None
-        if positions is None:
-            positions = self._positions(latents, cache, commit if commit_first else None)
-        rope = rope_factors(positions, rows, columns, self.config.attention_head_dim)
+        rope = self._rope(latents, positions, cache, commit if commit_first else None)
         if cache is not None and mask is not None:
             mask = cache.in_slot_order(mask)
 
@@ -181,14 +179,19 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             cache.advance(commit)
         return DiTOutput(self._velocity(hidden, emb, latents, sigmas), captured)
 
-    def _positions(self, latents: Tensor, cache: KVCache | None, first: Commit | None) -> Tensor:
-        """(F,) after the frames held; those after a commit that comes first, after what is held then."""
-        past = cache.frames if cache is not None else 0
-        positions = torch.arange(past, past + latents.shape[1], device=latents.device)
+    def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
+        """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
+        frames, device = latents.shape[1], latents.device
+        rows, columns = self.grid(*latents.shape[-2:])
+        if positions is not None or cache is None:
+            positions = torch.arange(frames, device=device) if positions is None else positions
+            return rope_factors(positions, rows, columns, self.config.attention_head_dim)
+        end = cache.frames + frames
+        positions = torch.arange(cache.frames, end, device=device)
         if first is not None:
-            evicted = past + first.num_frames - first.held_frames
+            evicted = cache.frames + first.num_frames - first.held_frames
             positions[first.num_frames :] -= evicted
-        return positions
+        return cache.rope(positions, end, rows, columns)
 
     def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Per-frame embedding (B, F, D) and block modulation (B, F, 6, D); broadcast over tokens later."""

@@ -27,7 +27,7 @@ from video_mirai.sampling.state import load_state
 torch.set_num_threads(1)
 model, state_file, out = sys.argv[1:]
 model = CausalVideoDiT.from_pretrained(model)
-state, generator = load_state(state_file, model)
+state, generator, _ = load_state(state_file, model)
 settings = RolloutSettings(num_steps=2, chunk_frames=2, window_frames=3, sink_frames=1, history_sigma=0.1)
 history = torch.zeros(2, 0, 4, 8, 6)
 save_file({"frames": torch.cat(list(islice(rollout(model, history, settings, generator, state=state), 3)), 1)}, out)
@@ -67,7 +67,7 @@ def test_a_loaded_state_goes_on_with_its_context_guidance_and_a_generator_per_sa
     state, sources = RolloutState(), generators()
     first = frames_of(rollout(model, random_latents(2), settings, sources, context=random_context(), state=state), 2)
     save_state(tmp_path / "state.safetensors", state, sources)
-    state, sources = load_state(tmp_path / "state.safetensors", model)
+    state, sources, _ = load_state(tmp_path / "state.safetensors", model)
     rest = frames_of(rollout(model, random_latents(0), settings, sources, context=random_context(), state=state), 3)
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole, atol=1e-6, rtol=1e-6)
 

@@ -112,6 +112,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         Calling it again changes nothing.
         """
         for block in self.blocks:
+            assert isinstance(block, CausalBlock)
             block.compile_parts()
 
     def forward(

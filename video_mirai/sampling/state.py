@@ -13,6 +13,7 @@ from torch import Tensor
 
 from video_mirai.models.cache import KVCache
 from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.models.decoder_memory import DecoderMemory
 
 FORMAT = "video_mirai rollout state 1"
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -33,8 +34,18 @@ class RolloutState:
     pending: Pending | None = None
 
 
-def save_state(path: str | Path, state: RolloutState, generator: Generators) -> None:
-    """Write a state, and where its noise is, to a safetensors file.
+class SavedRollout(NamedTuple):
+    """What `load_state` gives back."""
+
+    state: RolloutState
+    generator: Generators
+    decoder: DecoderMemory
+
+
+def save_state(
+    path: str | Path, state: RolloutState, generator: Generators, decoder: DecoderMemory | None = None
+) -> None:
+    """Write a state, where its noise is, and what a streaming decoder remembers, to a safetensors file.
 
     Raises:
         ValueError: the state has not been through a rollout.
@@ -55,13 +66,16 @@ def save_state(path: str | Path, state: RolloutState, generator: Generators) -> 
         "sink_frames": cache.sink_frames,
         "window_frames": cache.capacity_frames - cache.sink_frames,
         "one_generator": isinstance(generator, torch.Generator),
+        "decoder_marks": decoder.marks() if decoder is not None else [],
     }
+    if decoder is not None:
+        tensors |= {f"decoder.{number}": tensor for number, tensor in decoder.state_dict().items()}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={"format": FORMAT, "sizes": json.dumps(sizes)})
 
 
-def load_state(path: str | Path, model: CausalVideoDiT) -> tuple[RolloutState, Generators]:
-    """A saved state on the model's device, and generators that go on where those that were saved stopped.
+def load_state(path: str | Path, model: CausalVideoDiT) -> SavedRollout:
+    """A saved state on the model's device; its generators go on where those that were saved stopped.
 
     Raises:
         FileNotFoundError, ValueError: no such file, not a saved state, or another model's.
@@ -77,7 +91,7 @@ def load_state(path: str | Path, model: CausalVideoDiT) -> tuple[RolloutState, G
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no saved rollout state of this version ({FORMAT!r}).")
     sizes = json.loads(metadata["sizes"])
-    one_generator = sizes.pop("one_generator")
+    one_generator, decoder_marks = sizes.pop("one_generator"), sizes.pop("decoder_marks")
     cache = KVCache.allocate(model, **sizes, dtype=tensors["cache.values.0"].dtype)
     cache.load_state_dict(_with_prefix(tensors, "cache."))
     pending = None
@@ -90,7 +104,11 @@ def load_state(path: str | Path, model: CausalVideoDiT) -> tuple[RolloutState, G
     generators = [torch.Generator(model.device) for _ in saved]
     for number, generator in enumerate(generators):
         generator.set_state(saved[str(number)])
-    return RolloutState(cache, pending), generators[0] if one_generator else generators
+    decoder = DecoderMemory()
+    decoder.load(
+        {name: tensor.to(model.device) for name, tensor in _with_prefix(tensors, "decoder.").items()}, decoder_marks
+    )
+    return SavedRollout(RolloutState(cache, pending), generators[0] if one_generator else generators, decoder)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -47,6 +47,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["objective.window_frames=3"], r"rollout\.window_frames=7 is longer than objective\.window_frames=3"),
         (["rollout.history_sigma=0.2"], r"rollout\.history_sigma=0\.2 is above objective\.history_sigma_max=0\.0"),
         (
+            ["rollout.guidance.history_scale=2"],
+            r"rollout\.guidance\.history_sigma=0\.5 is above objective\.history_sigma_max=0\.0",
+        ),
+        (
             ["model.prediction_type=data", "rollout.num_steps=60"],
             r"rollout\.num_steps=60 with shift 1 ends at sigma 0\.0167, below",
         ),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from av.error import FFmpegError
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Buffer, Self
 
 from video_mirai.media.pixels import as_rgb
 
@@ -101,3 +102,16 @@ class FrameWriter(ABC):
     @abstractmethod
     def _abandon(self) -> None:
         """After a failure: lets go of what is open; raises nothing."""
+
+
+class TakesBytes(Protocol):
+    """An unbuffered stream."""
+
+    def write(self, content: Buffer, /) -> int | None: ...
+
+
+def write_all(stream: TakesBytes, content: Buffer) -> None:
+    """A pipe or a disk may take a part at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[stream.write(left) or 0 :]

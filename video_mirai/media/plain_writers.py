@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from video_mirai.media.frame_writer import FrameWriter
+from video_mirai.media.frame_writer import FrameWriter, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class NumpyWriter(FrameWriter):
         # Unbuffered: the header must never be on disk before its frame.
         self._file = self.path.open("wb", buffering=0)
         self._shape = (height, width, 3)
-        _write_all(self._file, npy_header((0, *self._shape)))
+        write_all(self._file, npy_header((0, *self._shape)))
 
     def _write(self, frame: np.ndarray) -> None:
         self._file.seek(NPY_HEADER_BYTES + self.num_frames * frame.nbytes)
-        _write_all(self._file, frame.tobytes())
+        write_all(self._file, frame.tobytes())
         self._file.seek(0)
-        _write_all(self._file, npy_header((self.num_frames + 1, *self._shape)))
+        write_all(self._file, npy_header((self.num_frames + 1, *self._shape)))
 
     def _finish(self) -> None:
         self._file.close()
@@ -93,7 +93,7 @@ class RawWriter(FrameWriter):
         logger.info("to make a video of these bytes: | %s", ffmpeg_command(height, width, self.fps))
 
     def _write(self, frame: np.ndarray) -> None:
-        _write_all(self._stream, frame.tobytes())
+        write_all(self._stream, frame.tobytes())
 
     def _finish(self) -> None:
         """Every byte is through already."""
@@ -115,10 +115,3 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 def ffmpeg_command(height: int, width: int, fps: float, out: str = "out.mp4") -> str:
     """What reads RawWriter's bytes from a pipe."""
     return f"ffmpeg -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps:g} -i - -pix_fmt yuv420p {out}"
-
-
-def _write_all(stream: io.RawIOBase, content: bytes) -> None:
-    """A pipe or a disk may take a part at a time."""
-    left = memoryview(content)
-    while left:
-        left = left[stream.write(left) or 0 :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +14,9 @@ from av.error import EOFError as NoMore
 from av.error import FFmpegError
 from av.filter import Graph
 from av.video.stream import VideoStream
+from typing_extensions import Buffer
 
-from video_mirai.media.frame_writer import FrameWriter
+from video_mirai.media.frame_writer import FrameWriter, write_all
 
 # Fragments, one per second, make what is on disk playable when a long rollout is killed; nothing may wait in a buffer.
 _MP4_CONTAINER = {"movflags": "+frag_keyframe+empty_moov", "flush_packets": "1"}
@@ -50,7 +52,8 @@ class VideoWriter(FrameWriter):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_mp4 = self._suffix == ".mp4"
         options = _MP4_CONTAINER if is_mp4 else _GIF_CONTAINER
-        self._container = av.open(str(self.path), "w", format=self._suffix[1:], container_options=options)
+        self._file = _CheckedFile(self.path, "w")
+        self._container = av.open(self._file, "w", format=self._suffix[1:], container_options=options)
         self._stream: VideoStream = self._container.add_stream("libx264" if is_mp4 else "gif", rate=self._rate)
         self._stream.height = height + height % 2 if is_mp4 else height
         self._stream.width = width + width % 2 if is_mp4 else width
@@ -79,10 +82,14 @@ class VideoWriter(FrameWriter):
             self._encode_what_the_graph_has()
         self._encode(None)
         self._container.close()
+        self._file.close()
+        if self._file.error is not None:
+            raise self._file.error
 
     def _abandon(self) -> None:
         with suppress(OSError, FFmpegError):
             self._container.close()
+        self._file.close()
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
@@ -93,6 +100,20 @@ class VideoWriter(FrameWriter):
         with suppress(NotYet, NoMore):
             while True:
                 self._encode(self._graph.pull())
+
+
+class _CheckedFile(io.FileIO):
+    """Unbuffered. error: the first failed write, which FFmpeg says nothing of when it happens while a file is closed."""
+
+    error: OSError | None = None
+
+    def write(self, content: Buffer) -> int:
+        try:
+            write_all(super(), content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return len(memoryview(content))
 
 
 def _palette_graph(height: int, width: int, time_base: Fraction) -> Graph:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from av.error import FFmpegError
@@ -104,14 +104,8 @@ class FrameWriter(ABC):
         """After a failure: lets go of what is open; raises nothing."""
 
 
-class TakesBytes(Protocol):
-    """An unbuffered stream."""
-
-    def write(self, content: Buffer, /) -> int | None: ...
-
-
-def write_all(stream: TakesBytes, content: Buffer) -> None:
-    """A pipe or a disk may take a part at a time."""
+def write_all(write: Callable[[memoryview], int | None], content: Buffer) -> None:
+    """To an unbuffered stream, of which a pipe or a disk may take a part at a time."""
     left = memoryview(content)
     while left:
-        left = left[stream.write(left) or 0 :]
+        left = left[write(left) or 0 :]

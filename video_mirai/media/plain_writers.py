@@ -63,13 +63,13 @@ class NumpyWriter(FrameWriter):
         # Unbuffered: the header must never be on disk before its frame.
         self._file = self.path.open("wb", buffering=0)
         self._shape = (height, width, 3)
-        write_all(self._file, npy_header((0, *self._shape)))
+        write_all(self._file.write, npy_header((0, *self._shape)))
 
     def _write(self, frame: np.ndarray) -> None:
         self._file.seek(NPY_HEADER_BYTES + self.num_frames * frame.nbytes)
-        write_all(self._file, frame.tobytes())
+        write_all(self._file.write, frame.tobytes())
         self._file.seek(0)
-        write_all(self._file, npy_header((self.num_frames + 1, *self._shape)))
+        write_all(self._file.write, npy_header((self.num_frames + 1, *self._shape)))
 
     def _finish(self) -> None:
         self._file.close()
@@ -93,7 +93,7 @@ class RawWriter(FrameWriter):
         logger.info("to make a video of these bytes: | %s", ffmpeg_command(height, width, self.fps))
 
     def _write(self, frame: np.ndarray) -> None:
-        write_all(self._stream, frame.tobytes())
+        write_all(self._stream.write, frame.tobytes())
 
     def _finish(self) -> None:
         """Every byte is through already."""

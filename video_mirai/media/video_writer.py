@@ -99,17 +99,22 @@ class VideoWriter(FrameWriter):
         assert self._graph is not None
         with suppress(NotYet, NoMore):
             while True:
-                self._encode(self._graph.pull())
+                picture = self._graph.pull()
+                assert isinstance(picture, av.VideoFrame)
+                self._encode(picture)
 
 
 class _CheckedFile(io.FileIO):
-    """Unbuffered. error: the first failed write, which FFmpeg says nothing of when it happens while a file is closed."""
+    """Unbuffered.
+
+    error: the first failed write; FFmpeg keeps quiet about one that happens while it closes a file.
+    """
 
     error: OSError | None = None
 
     def write(self, content: Buffer) -> int:
         try:
-            write_all(super(), content)
+            write_all(super().write, content)
         except OSError as error:
             self.error = self.error or error
             raise
@@ -119,7 +124,7 @@ class _CheckedFile(io.FileIO):
 def _palette_graph(height: int, width: int, time_base: Fraction) -> Graph:
     """ffmpeg's `split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1`."""
     graph = Graph()
-    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=time_base)
+    source = graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={time_base}")
     split = graph.add("split")
     palette = graph.add("palettegen", "stats_mode=single")
     use = graph.add("paletteuse", "new=1")

@@ -92,6 +92,6 @@ def _limit_in(path: Path) -> int | None:
 
 
 def _physical_bytes() -> int | None:
-    if "SC_PHYS_PAGES" not in os.sysconf_names:
+    if os.name != "posix" or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

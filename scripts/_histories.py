@@ -173,7 +173,7 @@ def _of_picture(run: LoadedRun, path: Path, request: Request, num_frames: int) -
         raise UnreadableVideo(path, "no such file")
     try:
         with Image.open(path) as opened:
-            picture = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+            picture = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UnreadableVideo(path, f"no picture that can be read ({error})") from error
     height, width, fps = run.clips

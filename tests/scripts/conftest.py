@@ -1,6 +1,7 @@
 """What every test of the rollout script begins with: a run, a clip, and the script itself."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,20 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Exit code of the script."""
+def roll_out(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Exit code of the script, run in this process."""
 
     def run(*arguments: object) -> int:
+        forget_accelerator()
         words = ["rollout.py", "--checkpoint", str(run_folder), *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as exit_info:
             run_script(rollout.main)
-        return int(exit_info.value.code or 0)
+        forget_accelerator()
+        code = exit_info.value.code
+        if isinstance(code, str):  # as Python does with a last word
+            print(code, file=sys.stderr)
+            return 1
+        return int(code or 0)
 
     return run

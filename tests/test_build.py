@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_training import REPOSITORY, TINY_FORESIGHT, make_trainer, tiny_config
 
-from video_mirai import build
+from video_mirai import build, export_folder
 from video_mirai.config import RunConfig, load_config
 from video_mirai.data.latent_header import LatentHeader
 from video_mirai.data.latent_writer import pack_sample, write_shard
@@ -91,7 +91,7 @@ def test_loading_a_run_names_what_is_missing(tmp_path: Path, run: Path) -> None:
 
 
 def test_loading_accepts_a_run_its_export_and_an_asset(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "ASSETS", run.parent)
+    monkeypatch.setattr(export_folder, "ASSETS", run.parent)
     for path in (run, run / "export", f"asset:{run.name}"):
         assert build.load_run(path).config.name == run.name
 

@@ -18,6 +18,15 @@ from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yam
 from video_mirai.data.latent_shards import LatentShards
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
+from video_mirai.export_folder import (
+    CODEC,
+    CONFIG_FILE,
+    TRANSFORMER,
+    ClipFormat,
+    find_run_export,
+    read_clip_format,
+    resolve,
+)
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, build_codec, load_codec
 from video_mirai.models.predictor import ForesightPredictor
@@ -29,21 +38,10 @@ from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
 from video_mirai.training.checks import LatentShape, check_fit
-from video_mirai.training.export import (
-    CODEC,
-    CONFIG_FILE,
-    TRANSFORMER,
-    ClipFormat,
-    find_export,
-    read_clip_format,
-    write_export,
-)
+from video_mirai.training.export import write_export
 from video_mirai.training.seeds import derive_seed, make_generator
 from video_mirai.training.trainer import Trainer
 from video_mirai.training.validation import Validator
-
-ASSET_PREFIX = "asset:"
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
 
 DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
@@ -226,7 +224,7 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
         FileNotFoundError: names what is missing.
         ValueError: its attention backend does not run on this device.
     """
-    folder = find_export(_resolve(path))
+    folder = find_run_export(path)
     model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
     check_backend(model.config.attention_backend, torch.device(device), masked=False, backward=False)
     config = load_config(RunConfig, folder / CONFIG_FILE)
@@ -272,13 +270,8 @@ def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
 
 def _transformer_folder(path: str) -> Path:
     """A diffusers transformer folder itself, or the one inside an export."""
-    folder = _resolve(path)
-    return folder if (folder / "config.json").is_file() else find_export(folder) / TRANSFORMER
-
-
-def _resolve(path: str | Path) -> Path:
-    text = str(path)
-    return ASSETS / text.removeprefix(ASSET_PREFIX) if text.startswith(ASSET_PREFIX) else Path(path)
+    folder = resolve(path)
+    return folder if (folder / "config.json").is_file() else find_run_export(folder) / TRANSFORMER
 
 
 @contextmanager

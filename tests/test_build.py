@@ -1,5 +1,6 @@
 """From settings to parts: every shipped config builds, and misfits are named before training."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def test_student_starts_from_another_run(tmp_path: Path, run: Path, monkeypatch:
 def test_student_of_another_size_is_refused_as_a_start(tmp_path: Path, run: Path) -> None:
     model = tiny_config(tmp_path, f"model.init_from={run}", "model.ffn_dim=32").model
     with pytest.raises(ValueError, match=r"model\.ffn_dim=32, but .* has 64"):
+        build.load_student(model, latent_channels=3)
+
+
+def test_student_of_another_architecture_than_a_config_can_say_is_refused_as_a_start(tmp_path: Path, run: Path) -> None:
+    folder = tmp_path / "transformer"
+    shutil.copytree(run / "export" / "transformer", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eps": 1e-5}))
+    model = tiny_config(tmp_path, f"model.init_from={folder}").model
+    with pytest.raises(ValueError, match=r"model\.eps=1e-06, but .* has 1e-05"):
         build.load_student(model, latent_channels=3)
 
 

@@ -77,6 +77,11 @@ def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) 
             f"rollout.window_frames={rollout.window_frames} is longer than objective.window_frames="
             f"{settings.window_frames}, which is what the model learns to look back at."
         )
+    if rollout.guidance.context_scale != 1 and settings.context_dropout == 0:
+        raise ValueError(
+            f"rollout.guidance.context_scale={rollout.guidance.context_scale}, but the model never trains without its "
+            f"context: set objective.context_dropout, to 0.1 say."
+        )
     noisiest = {"history_sigma": rollout.history_sigma}
     if rollout.guidance.history_scale != 1:
         noisiest["guidance.history_sigma"] = rollout.guidance.history_sigma

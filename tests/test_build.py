@@ -47,6 +47,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["model.patch_size=[1,2,2]"], r"teacher gives 16 tokens per frame, the student 64"),
         (["objective.window_frames=3"], r"rollout\.window_frames=7 is longer than objective\.window_frames=3"),
         (["rollout.history_sigma=0.2"], r"rollout\.history_sigma=0\.2 is above objective\.history_sigma_max=0\.0"),
+        (["rollout.guidance.context_scale=2"], r"set objective\.context_dropout"),
+        (
+            ["rollout.guidance.history_scale=2"],
+            r"rollout\.guidance\.history_sigma=0\.5 is above objective\.history_sigma_max=0\.0",
+        ),
         (
             ["model.prediction_type=data", "rollout.num_steps=60"],
             r"rollout\.num_steps=60 with shift 1 ends at sigma 0\.0167, below",

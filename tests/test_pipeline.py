@@ -1,7 +1,9 @@
 """The pipeline as a diffusers user meets it: the same frames as rollout, in every form, and one line per mistake."""
 
+import re
+import weakref
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from diffusers import AutoencoderKLWan
 from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from tiny_models import TEXT_DIM, tiny_model, wan_arguments
+from tiny_training import REPOSITORY
 from torch import Tensor
 
 from video_mirai.models.autoencoders import LatentStats
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, DiffusersCodec, PixelsCodec
 from video_mirai.pipeline import VideoMiraiPipeline
+from video_mirai.sampling.guidance import GuidanceConfig
 from video_mirai.sampling.rollout import RolloutSettings, rollout
 from video_mirai.training.codec_trainer import AutoencoderConfig, make_autoencoder
 
@@ -94,6 +98,12 @@ def test_streamed_chunks_joined_are_the_frames_of_a_call(kind: str, with_history
     streamed = torch.cat([next(parts) for _ in range(5)], dim=1)
     assert called.shape == (1, 9, 3, HEIGHT, WIDTH)
     assert torch.equal(called, streamed[:, :9])
+
+
+def test_a_stream_keeps_nothing_of_what_it_has_yielded(pipe: VideoMiraiPipeline) -> None:
+    parts = pipe.stream(random_video(), seed=3, output_type="latent")
+    seen = [weakref.ref(next(parts)) for _ in range(5)]
+    assert [part() is None for part in seen] == [True] * 4 + [False]  # the newest is yet to enter the cache
 
 
 def test_output_types_hold_the_same_frames(pipe: VideoMiraiPipeline) -> None:
@@ -205,14 +215,28 @@ def test_callback_sees_every_chunk_and_can_stop(pipe: VideoMiraiPipeline) -> Non
     assert torch.equal(torch.cat(list(streamed), dim=1), part)
 
 
-def test_latents_replaced_by_a_callback_are_decoded_and_change_nothing_after(pipe: VideoMiraiPipeline) -> None:
+def test_latents_replaced_by_a_callback_are_decoded_and_continued(pipe: VideoMiraiPipeline) -> None:
     def black_first(pipeline: VideoMiraiPipeline, chunk: int, frames: int, tensors: dict[str, Any]) -> dict:
         return {"latents": torch.full_like(tensors["latents"], -1.0)} if chunk == 0 else {}
 
-    plain = pipe(random_video(), num_frames=6, seed=3, output_type="pt").frames
-    changed = pipe(random_video(), num_frames=6, seed=3, output_type="pt", callback_on_chunk_end=black_first).frames
+    options = {"history": random_video(), "num_frames": 6, "output_type": "pt"}
+    plain = pipe(seed=3, **options).frames
+    changed = pipe(seed=3, callback_on_chunk_end=black_first, **options).frames
     assert changed[:, :2].max() == 0
-    assert torch.equal(changed[:, 2:], plain[:, 2:])
+    assert not torch.equal(changed[:, 2:], plain[:, 2:])
+    # As if they had been generated: the same history, the black chunk at its end, and the same noise from there on.
+    history = torch.cat([random_video(), changed[:, :2]], dim=1)
+    clean = replace(pipe.settings, history_sigma=0.0)  # which draws noise for what it starts from
+    changed = pipe(seed=3, callback_on_chunk_end=black_first, settings=clean, **options).frames
+    generator = torch.Generator().manual_seed(3)
+    pipe(random_video(), num_frames=2, generator=generator, output_type="latent", settings=clean)
+    expected = pipe(history, num_frames=4, generator=generator, output_type="pt", settings=clean).frames
+    torch.testing.assert_close(changed[:, 2:], expected, atol=1e-5, rtol=0)
+
+
+def test_latents_of_another_shape_from_a_callback_are_refused(pipe: VideoMiraiPipeline) -> None:
+    with pytest.raises(ValueError, match=r"latents: expected \(1, 2, 3, 16, 32\) from the callback, got \(1,\)"):
+        pipe(num_frames=2, seed=3, callback_on_chunk_end=lambda *arguments: {"latents": torch.zeros(1)})
 
 
 def steering(new: Tensor, at_chunk: int) -> Callable[..., dict]:
@@ -243,11 +267,11 @@ def test_context_replaced_by_a_callback_steers_from_the_next_chunk_on(
     torch.testing.assert_close(steered, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_replacing_the_context_by_its_equal_changes_no_bit(text_pipe: VideoMiraiPipeline) -> None:
+def test_replacing_the_context_by_its_equal_changes_nothing(text_pipe: VideoMiraiPipeline) -> None:
     (context,) = contexts(1)
     options = {"num_frames": 6, "seed": 3, "output_type": "latent", "context": context}
     same = text_pipe(random_video(), callback_on_chunk_end=steering(context.clone(), at_chunk=0), **options).frames
-    assert torch.equal(same, text_pipe(random_video(), **options).frames)
+    torch.testing.assert_close(same, text_pipe(random_video(), **options).frames, atol=1e-5, rtol=1e-5)
 
 
 def test_a_callback_class_of_diffusers_says_itself_which_tensors_it_gets(text_pipe: VideoMiraiPipeline) -> None:
@@ -264,9 +288,20 @@ def test_a_callback_class_of_diffusers_says_itself_which_tensors_it_gets(text_pi
     assert Recorder.seen == (("context", "latents"),) * 2
 
 
+def test_guidance_on_the_context_is_that_of_rollout(text_pipe: VideoMiraiPipeline) -> None:
+    context, null = contexts()
+    options = {"num_frames": 2, "seed": 3, "output_type": "latent", "context": context}
+    guided = text_pipe(random_video(), guidance_scale=3.0, null_context=null, **options).frames
+    settings = replace(SETTINGS, guidance=GuidanceConfig(context_scale=3.0))
+    history, generator = 2 * random_video() - 1, [torch.Generator().manual_seed(3)]
+    chunks = rollout(text_pipe.transformer, history, settings, generator, context=context, null_context=null)
+    assert torch.equal(guided, next(chunks))
+    assert not torch.equal(guided, text_pipe(random_video(), **options).frames)
+
+
 def test_number_of_steps_and_other_settings_replace_the_pipelines_own(pipe: VideoMiraiPipeline) -> None:
     options = {"num_frames": 2, "seed": 3, "output_type": "latent"}
-    eight = RolloutSettings(**asdict(SETTINGS) | {"num_steps": 8})
+    eight = replace(SETTINGS, num_steps=8)
     by_number = pipe(random_video(), num_inference_steps=8, **options).frames
     assert torch.equal(by_number, pipe(random_video(), settings=eight, **options).frames)
     assert not torch.equal(by_number, pipe(random_video(), **options).frames)
@@ -341,6 +376,7 @@ def test_a_context_that_does_not_fit_is_one_line(
         (None, {"height": 8, "width": 8, "fps": 1}, r"give rollout settings and clips"),
         ({}, {"height": 8, "width": 8}, r"give rollout settings and clips of a height, width and fps"),
         ({"warp": 9}, {"height": 8, "width": 8, "fps": 1}, r"unknown rollout settings \['warp'\].*newer"),
+        ({"guidance": {"x": 9}}, {"height": 8, "width": 8, "fps": 1}, r"unknown rollout settings \['x'\].*newer"),
     ],
 )
 def test_a_pipeline_knows_how_and_what_its_transformer_generates(
@@ -348,3 +384,13 @@ def test_a_pipeline_knows_how_and_what_its_transformer_generates(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         VideoMiraiPipeline(tiny_model(), PixelsCodec(), rollout_settings, clips)
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (REPOSITORY / "docs" / "pipeline.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(example, known)
+    assert (tmp_path / "long.mp4").stat().st_size > 0

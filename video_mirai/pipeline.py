@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import chain, count, islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,19 +19,21 @@ from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec
 from video_mirai.ops.attention import check_backend
 from video_mirai.pipeline_inputs import (
+    ChangingContext,
     Frames,
-    Generators,
     Videos,
     check_output_type,
     checked_context,
     checked_generators,
     in_form,
     pixels_of,
+    replaced_chunk,
+    settings_from,
 )
-from video_mirai.sampling.rollout import RolloutSettings, RolloutState, rollout
+from video_mirai.sampling.rollout import RolloutSettings, rollout
+from video_mirai.sampling.state import Generators, RolloutState
 
-Callback = Callable[["VideoMiraiPipeline", int, int, dict[str, Any]], dict[str, Any]]
-AnyCallback = Callback | PipelineCallback | MultiPipelineCallbacks
+Callback = Callable[["VideoMiraiPipeline", int, int, dict[str, Any]], dict[str, Any]]  # or one of diffusers' classes
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
@@ -68,9 +70,7 @@ class VideoMiraiPipeline(DiffusionPipeline):
         # diffusers takes every argument without a default for a part with a folder of its own.
         if rollout is None or clips is None or not {"height", "width", "fps"} <= clips.keys():
             raise ValueError(f"give rollout settings and clips of a height, width and fps; got {rollout}, {clips}.")
-        unknown = rollout.keys() - {field.name for field in fields(RolloutSettings)}
-        if unknown:
-            raise ValueError(f"unknown rollout settings {sorted(unknown)}; is this export of a newer video_mirai?")
+        settings_from(rollout)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(rollout=dict(rollout), clips=dict(clips))
         self.height, self.width, self.fps = int(clips["height"]), int(clips["width"]), float(clips["fps"])
@@ -107,7 +107,7 @@ class VideoMiraiPipeline(DiffusionPipeline):
     @property
     def settings(self) -> RolloutSettings:
         """How to generate where a call does not say otherwise."""
-        return RolloutSettings(**self.config.rollout)
+        return settings_from(self.config.rollout)
 
     @property
     def interrupt(self) -> bool:
@@ -121,13 +121,15 @@ class VideoMiraiPipeline(DiffusionPipeline):
         num_frames: int,
         history_latents: Tensor | None = None,
         context: Tensor | None = None,
+        null_context: Tensor | None = None,
         num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         settings: RolloutSettings | None = None,
         seed: int | None = None,
         generator: Generators | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_chunk_end: AnyCallback | None = None,
+        callback_on_chunk_end: Callback | None = None,
         callback_on_chunk_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> VideoMiraiPipelineOutput | tuple[Frames]:
         """Generate `num_frames` frames; the arguments that `stream` has too are explained there.
@@ -138,7 +140,8 @@ class VideoMiraiPipeline(DiffusionPipeline):
         """
         if num_frames < 1:
             raise ValueError(f"num_frames={num_frames} must be at least 1.")
-        request = self._request(history, history_latents, context, generator, seed, settings, num_inference_steps)
+        settings = self._chosen(settings, num_inference_steps, guidance_scale)
+        request = self._request(history, history_latents, context, null_context, settings, generator, seed)
         request = request.with_output(output_type, callback_on_chunk_end, callback_on_chunk_end_tensor_inputs)
         num_latent_frames = self._latent_frames(request.history.shape[1], num_frames)
         num_chunks = math.ceil(num_latent_frames / request.settings.chunk_frames)
@@ -158,12 +161,14 @@ class VideoMiraiPipeline(DiffusionPipeline):
         *,
         history_latents: Tensor | None = None,
         context: Tensor | None = None,
+        null_context: Tensor | None = None,
         num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         settings: RolloutSettings | None = None,
         seed: int | None = None,
         generator: Generators | None = None,
         output_type: str = "pil",
-        callback_on_chunk_end: AnyCallback | None = None,
+        callback_on_chunk_end: Callback | None = None,
         callback_on_chunk_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Iterator[Frames]:
         """Generate for ever, at the same memory and time a chunk; joined, its frames are those of a call.
@@ -173,20 +178,23 @@ class VideoMiraiPipeline(DiffusionPipeline):
                 (T, 3, H, W) in torch; floats in [0, 1] or uint8; several as a list or with a batch axis in front.
             history_latents: (B, F, C, h, w) in place of `history`. Neither: a start from nothing.
             context: (B, L, D_text) or (B, F, L, D_text), as in `rollout`; what other pipelines call prompt embeddings.
-            num_inference_steps: denoising steps of a chunk, in place of the settings' own.
+            null_context: of the view without context, where guidance has one; see `rollout`.
+            num_inference_steps, guidance_scale: denoising steps of a chunk, and how far to move towards the context
+                (guidance.context_scale), in place of the settings' own.
             settings: in place of the pipeline's own, which are those of the training.
             seed: of the first video; the next one has the next. Or
             generator: one, or one per video, on the transformer's device. Neither: torch's global one decides.
             callback_on_chunk_end: called as `callback(pipeline, chunk, latent_frames, tensors)` after each chunk, with
-                the number of latent frames generated so far. Returns the dict, where it may have replaced "context",
-                from the next chunk on (frame by frame: counted from there), and "latents", for what is decoded alone:
-                the transformer goes on from its own. `pipeline._interrupt = True` ends generation.
+                the number of latent frames generated so far. Returns the dict, where it may have replaced "latents",
+                which are then decoded and continued, and "context", from the next chunk on (one per frame: counted
+                from there). `pipeline._interrupt = True` ends generation.
             callback_on_chunk_end_tensor_inputs: which of "latents" and "context" it gets.
 
         Yields:
             the frames of one chunk, in the form that `output_type` names.
         """
-        request = self._request(history, history_latents, context, generator, seed, settings, num_inference_steps)
+        settings = self._chosen(settings, num_inference_steps, guidance_scale)
+        request = self._request(history, history_latents, context, null_context, settings, generator, seed)
         request = request.with_output(output_type, callback_on_chunk_end, callback_on_chunk_end_tensor_inputs)
         return (in_form(part, output_type) for part in self._parts(request))
 
@@ -201,48 +209,59 @@ class VideoMiraiPipeline(DiffusionPipeline):
         yield from parts
 
     def _chunks(self, request: "_Request") -> Iterator[Tensor]:
-        """The chunks of a rollout; where the callback replaces the context, another one goes on from its state."""
+        """The chunks of a rollout, and the callback between any two of them."""
         self._interrupt = False
-        state, context, nothing = RolloutState(), request.context, request.history[:, :0]
-        chunks = self._rollout(request, request.history, context, state)
-        for number in count():
-            chunk = next(chunks)
+        state, context = RolloutState(), ChangingContext(request.context)
+        chunks = rollout(
+            self.transformer,
+            request.history,
+            request.settings,
+            request.generator,
+            context=None if request.context is None else context,
+            null_context=request.null_context,
+            state=state,
+        )
+        for number, chunk in enumerate(chunks):
             if request.callback is not None:
-                offered = {"latents": chunk, "context": context}
+                offered: dict[str, Any] = {"latents": chunk, "context": context.present}
                 done = (number + 1) * request.settings.chunk_frames
                 answer = request.callback(self, number, done, {name: offered[name] for name in request.tensor_inputs})
                 changed = offered | (answer or {})
-                if changed["context"] is not context:
-                    context = self._context(changed["context"], len(chunk))
-                    chunks = self._rollout(request, nothing, context, state)
-                chunk = changed["latents"]
+                if changed["context"] is not context.present:
+                    context.replace(self._context(changed["context"], len(chunk)))
+                if changed["latents"] is not chunk:
+                    assert state.pending is not None, "the newest chunk is yet to enter the cache"
+                    chunk = replaced_chunk(changed["latents"], chunk)
+                    state.pending = state.pending._replace(latents=chunk)
             yield chunk
             if self._interrupt:
                 return
 
-    def _rollout(
-        self, request: "_Request", history: Tensor, context: Tensor | None, state: RolloutState
-    ) -> Iterator[Tensor]:
-        return rollout(self.transformer, history, request.settings, request.generator, context=context, state=state)
+    def _chosen(
+        self, settings: RolloutSettings | None, num_steps: int | None, guidance_scale: float | None
+    ) -> RolloutSettings:
+        chosen = settings if settings is not None else self.settings
+        if num_steps is not None:
+            chosen = replace(chosen, num_steps=num_steps)
+        if guidance_scale is not None:
+            chosen = replace(chosen, guidance=replace(chosen.guidance, context_scale=guidance_scale))
+        if chosen.num_steps < 1:
+            raise ValueError(f"num_inference_steps={chosen.num_steps} must be at least 1.")
+        return chosen
 
     def _request(
         self,
         history: Videos | None,
         history_latents: Tensor | None,
         context: Tensor | None,
+        null_context: Tensor | None,
+        settings: RolloutSettings,
         generator: Generators | None,
         seed: int | None,
-        settings: RolloutSettings | None,
-        num_steps: int | None,
     ) -> "_Request":
         """What to generate, checked before anything is."""
         device = self.transformer.device
         check_backend(self.transformer.config.attention_backend, device, masked=False, backward=False)
-        settings = settings if settings is not None else self.settings
-        if num_steps is not None:
-            settings = replace(settings, num_steps=num_steps)
-        if settings.num_steps < 1:
-            raise ValueError(f"num_inference_steps={settings.num_steps} must be at least 1.")
         if history is not None and history_latents is not None:
             raise ValueError("give history or history_latents, not both.")
         if history is not None:
@@ -255,6 +274,7 @@ class VideoMiraiPipeline(DiffusionPipeline):
         return _Request(
             given,
             self._context(context, len(given)),
+            None if null_context is None else null_context.to(device, self.transformer.dtype),
             settings,
             checked_generators(generator, seed, len(given), device),
         )
@@ -285,13 +305,14 @@ class _Request(NamedTuple):
 
     history: Tensor
     context: Tensor | None
+    null_context: Tensor | None
     settings: RolloutSettings
     generator: Generators
     output_type: str = "latent"
     callback: Callback | None = None
     tensor_inputs: tuple[str, ...] = ()
 
-    def with_output(self, output_type: str, callback: AnyCallback | None, tensor_inputs: Sequence[str]) -> "_Request":
+    def with_output(self, output_type: str, callback: Callback | None, tensor_inputs: Sequence[str]) -> "_Request":
         """The same, and what is made of its chunks."""
         check_output_type(output_type)
         if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):

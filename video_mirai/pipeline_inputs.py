@@ -1,6 +1,8 @@
 """What a user hands to the pipeline, and what it hands back: checked, and between [0, 1] and a codec's [-1, 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +11,13 @@ from einops import rearrange
 from PIL.Image import Image
 from torch import Tensor
 
+from video_mirai.sampling.guidance import GuidanceConfig
+from video_mirai.sampling.rollout import RolloutSettings
+from video_mirai.sampling.state import Generators
+
 Video = list[Image] | np.ndarray | Tensor
 Videos = Video | list[Video]
 Frames = list[list[Image]] | np.ndarray | Tensor
-Generators = torch.Generator | Sequence[torch.Generator]
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PROCESSOR = VideoProcessor(do_resize=False, do_normalize=False, do_convert_rgb=True)
@@ -74,6 +79,24 @@ def checked_generators(
     return generator
 
 
+def settings_from(rollout: Mapping[str, Any]) -> RolloutSettings:
+    """RolloutSettings of what `dataclasses.asdict` made of some; ValueError for an unknown field."""
+    own = {name: value for name, value in rollout.items() if name != "guidance"}
+    guidance = rollout.get("guidance", {})
+    known = {field.name for kind in (RolloutSettings, GuidanceConfig) for field in fields(kind)}
+    unknown = sorted({*own, *guidance} - known)
+    if unknown:
+        raise ValueError(f"unknown rollout settings {unknown}; is this export of a newer video_mirai?")
+    return RolloutSettings(**own, guidance=GuidanceConfig(**guidance))
+
+
+def replaced_chunk(given: Tensor, chunk: Tensor) -> Tensor:
+    """Latents in the place of a chunk's; ValueError for another shape."""
+    if given.shape != chunk.shape:
+        raise ValueError(f"latents: expected {tuple(chunk.shape)} from the callback, got {tuple(given.shape)}.")
+    return given.detach().to(chunk)
+
+
 def check_output_type(output_type: str) -> None:
     """ValueError for an unknown one."""
     if output_type not in OUTPUT_TYPES:
@@ -85,3 +108,26 @@ def in_form(part: Tensor, output_type: str) -> Frames:
     if output_type == "latent":
         return part
     return PROCESSOR.postprocess_video(rearrange(part / 2 + 0.5, "b t c h w -> b c t h w"), output_type)
+
+
+class ChangingContext:
+    """The context that rollout asks for before every chunk: the same tensor until another takes its place."""
+
+    def __init__(self, context: Tensor | None) -> None:
+        self.present = context
+        self._since = 0
+        self._frames_done = 0
+
+    def replace(self, context: Tensor | None) -> None:
+        """From the next frame on; one per frame counts from there."""
+        self.present, self._since = context, self._frames_done
+
+    def __call__(self, start: int, num_frames: int) -> Tensor:
+        assert self.present is not None
+        self._frames_done = start + num_frames
+        if self.present.ndim == 3:
+            return self.present
+        first, last = start - self._since, start - self._since + num_frames
+        if last > self.present.shape[1]:
+            raise ValueError(f"context: given for {self.present.shape[1]} latent frames, but {last} are needed.")
+        return self.present[:, first:last]

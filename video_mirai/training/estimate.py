@@ -10,7 +10,8 @@ width D, feed-forward width M, and per clip S tokens in F frames and L context t
     + F x [ 2 D f + 2 D^2 + 12 D^2 ]                  noise-level embedding, f frequencies
 
 Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted. In a rollout
-the S tokens of a chunk attend to the cached ones too: the scores and mix of a pass are then 4 D (S + cached).
+the S tokens of a chunk attend to the cached ones too: scores and mix are then 4 D (S + cached). What a pass makes of
+the context alone, 4 D^2 L a layer and its embedding, is kept for as long as the context stays.
 """
 
 import math
@@ -24,7 +25,8 @@ from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.cache import KVCache
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.objectives.flow_matching import Objective
-from video_mirai.sampling.rollout import RolloutSettings
+from video_mirai.sampling.guidance import guidance_views
+from video_mirai.sampling.rollout import PRECISIONS, RolloutSettings
 from video_mirai.sampling.solvers import SOLVERS
 from video_mirai.training.trainer import TrainConfig
 
@@ -74,16 +76,23 @@ class RolloutCost(NamedTuple):
 
 
 def forward_flops(
-    size: TransformerSize, tokens: int, frames: int, context_tokens: int = 0, cached_tokens: int = 0
+    size: TransformerSize,
+    tokens: int,
+    frames: int,
+    context_tokens: int = 0,
+    *,
+    cached_tokens: int = 0,
+    context_is_kept: bool = False,
 ) -> float:
     """Of one clip through one forward pass; the formula at the top of this file."""
     width = size.width
     per_token = 8 * width**2 + 4 * width * (tokens + cached_tokens) + 4 * width * size.ffn_width
     flops = float(size.num_layers * tokens * per_token)
     if size.text_dim:
-        cross = tokens * (4 * width**2 + 4 * width * context_tokens) + 4 * width**2 * context_tokens
+        flops += size.num_layers * tokens * (4 * width**2 + 4 * width * context_tokens)
+    if size.text_dim and not context_is_kept:
         text_embedder = context_tokens * 2 * (size.text_dim * width + width**2)
-        flops += size.num_layers * cross + text_embedder
+        flops += size.num_layers * 4 * width**2 * context_tokens + text_embedder
     flops += tokens * 2 * width * (size.patch_inputs + size.patch_outputs)
     return flops + frames * (2 * width * size.frequencies + 14 * width**2)
 
@@ -97,14 +106,27 @@ def predictor_flops(width: int, teacher_width: int, num_blocks: int, tokens: int
 def rollout_cost(
     model: CausalVideoDiT, settings: RolloutSettings, tokens_per_frame: int, context_tokens: int
 ) -> RolloutCost:
-    """Of a model, which may be on the meta device."""
-    cache = KVCache.allocate(model, 1, tokens_per_frame, settings.sink_frames, settings.window_frames)
-    chunk = settings.chunk_frames
-    one_pass = forward_flops(
-        size_of(model), chunk * tokens_per_frame, chunk, context_tokens, cache.capacity_frames * tokens_per_frame
+    """Of a model, which may be on the meta device; its context stays the same."""
+    chunk, views = settings.chunk_frames, len(guidance_views(settings.guidance, settings.history_sigma))
+    cache = KVCache.allocate(
+        model,
+        views,
+        tokens_per_frame,
+        settings.sink_frames,
+        settings.window_frames,
+        room_frames=chunk,
+        dtype=PRECISIONS[settings.precision],
     )
-    passes = denoising_passes(settings) + 1  # and one that commits
-    return RolloutCost(passes * one_pass / chunk, cache.num_bytes)
+    one_pass = forward_flops(
+        size_of(model),
+        chunk * tokens_per_frame,
+        chunk,
+        context_tokens,
+        cached_tokens=cache.capacity_frames * tokens_per_frame,
+        context_is_kept=True,
+    )
+    passes = denoising_passes(settings) + 1  # and one that commits, fused with another or not
+    return RolloutCost(views * passes * one_pass / chunk, cache.num_bytes)
 
 
 def denoising_passes(settings: RolloutSettings) -> int:
@@ -116,7 +138,8 @@ def denoising_passes(settings: RolloutSettings) -> int:
         passes += 1
         return x
 
-    SOLVERS[settings.solver](velocity_of, torch.zeros(()), denoising_sigmas(settings.num_steps, settings.shift))
+    frame = torch.zeros(1, 1, 1, 1, 1)
+    SOLVERS[settings.solver](velocity_of, frame, denoising_sigmas(settings.num_steps, settings.shift))
     return passes
 
 

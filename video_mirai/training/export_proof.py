@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from video_mirai.export_folder import CLIPS_FILE, CODEC, CONFIG_FILE, PIPELINE_FILE, TRANSFORMER
 from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.sampling.guidance import guidance_views
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.estimate import RolloutCost, count_parameters, denoising_passes, rollout_cost
 
@@ -53,19 +54,12 @@ def prove_export(folder: Path, baseline: Baseline) -> list[str]:
     ours, theirs = (_cost(model, baseline.settings, baseline) for model in (exported, baseline.student))
     _require_equal(folder, "FLOPs per frame", ours.flops_per_frame, theirs.flops_per_frame)
     _require_equal(folder, "bytes of KV cache", ours.cache_bytes, theirs.cache_bytes)
-    held = f"{baseline.settings.sink_frames} + {baseline.settings.window_frames} frames of sink and window"
-    passes = f"{denoising_passes(baseline.settings)} denoising passes and one that commits"
-    return [
-        *lines,
-        f"FLOPs per generated frame: {ours.flops_per_frame:,.0f}, baseline {theirs.flops_per_frame:,.0f}: equal "
-        f"({passes}, {held} held)",
-        f"KV cache: {ours.cache_bytes:,} bytes a video in fp32, baseline {theirs.cache_bytes:,}: equal ({held})",
-    ]
+    return [*lines, *_in_words(baseline.settings, ours, theirs)]
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a folder's safetensors files, read off their headers."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -94,3 +88,16 @@ def _cost(model: CausalVideoDiT, settings: RolloutSettings, baseline: Baseline) 
 def _require_equal(folder: Path, what: str, ours: float, theirs: float) -> None:
     if ours != theirs:
         raise ValueError(f"{folder}: {what}: {ours:,}, but {theirs:,} in the baseline; nothing is exported.")
+
+
+def _in_words(settings: RolloutSettings, ours: RolloutCost, theirs: RolloutCost) -> list[str]:
+    views = len(guidance_views(settings.guidance, settings.history_sigma))
+    guided = f", {views} views of guidance" if views > 1 else ""
+    held = f"{settings.sink_frames} + {settings.window_frames} frames of sink and window{guided}"
+    passes = f"{denoising_passes(settings)} denoising passes and one that commits"
+    return [
+        f"FLOPs per generated frame: {ours.flops_per_frame:,.0f}, baseline {theirs.flops_per_frame:,.0f}: equal "
+        f"({passes}, {held})",
+        f"KV cache: {ours.cache_bytes:,} bytes a video in {settings.precision}, baseline {theirs.cache_bytes:,}: equal "
+        f"({held})",
+    ]

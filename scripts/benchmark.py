@@ -29,7 +29,9 @@ def main() -> None:
     from benchmarks.measure import Findings
     from benchmarks.report import write_report
     from benchmarks.sizes import FULL, QUICK
+    from video_mirai.data.output_folder import make_output_folder
 
+    out = make_output_folder(options.out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = QUICK if options.quick else FULL
     machine = describe_machine(device)
@@ -55,7 +57,7 @@ def main() -> None:
             findings.extend(measure_loader(sizes, Path(work_dir)))
     machine["load after"] = load()
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
-    print(write_report(Path(options.out), machine, command, findings))
+    print(write_report(out, machine, command, findings))
     print(f"written to {options.out}" + ("; --quick measures nothing, it shows that all of it runs" * options.quick))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,31 @@ def test_unfinished_run_is_exported_from_its_newest_checkpoint(tmp_path: Path, m
     with pytest.raises(FileNotFoundError, match="holds no checkpoints"):
         build.export_checkpoint(trainer.run_dir, None)
     trainer.save()
-    build.export_checkpoint(trainer.run_dir, None)
+    [saved] = (trainer.run_dir / "checkpoints").glob("step_*")
+    with pytest.raises(ValueError, match=r"is no checkpoint of .*other"):
+        build.export_checkpoint(tmp_path / "other", saved)
+    build.export_checkpoint(trainer.run_dir, saved)
     loaded = build.load_run(trainer.run_dir).model.state_dict()
     for name, value in trainer.ema_state().items():
         assert torch.equal(value, loaded[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window_frames": 100}, r"rollout\.window_frames=100 is longer than the clip"),
+        ({"chunk_frames": 5}, r"rollout\.chunk_frames=5, but the objective trains chunks of"),
+        ({"history_sigma": 0.9}, r"rollout\.history_sigma=0\.9 is above objective\.history_sigma_max"),
+    ],
+)
+def test_a_run_does_not_generate_as_it_was_not_trained(changes: dict, message: str) -> None:
+    run = build.load_run("asset:doom_causal")
+    build.check_generation(run, run.rollout)
+    with pytest.raises(ValueError, match=message):
+        build.check_generation(run, replace(run.rollout, **changes))
+
+
+def test_a_teacher_that_sees_the_future_does_not_generate() -> None:
+    run = build.load_run("asset:doom_teacher")
+    with pytest.raises(ValueError, match="sees the future and cannot generate"):
+        build.check_generation(run, run.rollout)

@@ -39,7 +39,7 @@ from video_mirai.run_card import card_facts
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
-from video_mirai.training.checks import LatentShape, check_fit
+from video_mirai.training.checks import LatentShape, check_fit, check_rollout
 from video_mirai.training.export import ExportParts, write_export
 from video_mirai.training.export_proof import Baseline
 from video_mirai.training.seeds import derive_seed, make_generator
@@ -90,6 +90,7 @@ def plan_run(config: RunConfig, device: torch.device) -> RunPlan:
     if config.model.init_from is not None:
         _require_codec(_transformer_folder(config.model.init_from), codec, f"model.init_from={config.model.init_from}")
     check_fit(objective, teacher, config.rollout, shape, device)
+    _check_guidance(config, config.rollout)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
 
@@ -237,6 +238,32 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
     return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
 
 
+def check_generation(run: LoadedRun, settings: RolloutSettings) -> None:
+    """ValueError where a run would have to generate in a way that it was not trained for."""
+    if run.config.objective.kind == "bidirectional":
+        raise ValueError(f"{run.config.name} is a bidirectional teacher: it sees the future and cannot generate.")
+    check_rollout(settings, run.config.objective, run.model, trained_frames(run))
+    _check_guidance(run.config, settings)
+
+
+def trained_frames(run: LoadedRun) -> int:
+    """Latent frames of the clips that a run was trained on."""
+    data = run.config.data
+    chosen = {"video_folder": data.video_folder, "scenes": data.scenes, "latent_shards": data.latent_shards}[data.kind]
+    assert chosen is not None, "the run would not have started"
+    return chosen.num_frames if data.kind == "latent_shards" else run.codec.num_latent_frames(chosen.num_frames)
+
+
+def _check_guidance(config: RunConfig, settings: RolloutSettings) -> None:
+    """A model from elsewhere may know what no context looks like; one trained from scratch has to be shown."""
+    scale = settings.guidance.context_scale
+    if scale != 1 and not config.objective.context_dropout and config.model.init_from is None:
+        raise ValueError(
+            f"rollout.guidance.context_scale={scale}, but the model never trains without its context: set "
+            f"objective.context_dropout, to 0.1 say."
+        )
+
+
 def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> VideoMiraiPipeline:
     """The pipeline of any export, also of one older than the pipeline, which has no model_index.json; see load_run."""
     run = load_run(path, device)
@@ -324,6 +351,8 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
         if not saved:
             raise FileNotFoundError(f"{run} holds no checkpoints.")
         folder = saved[-1]
+    if folder.resolve().parent.parent != run.resolve():
+        raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
     tensors, state, config_yaml = load_checkpoint(folder)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = build_codec(config.codec)

@@ -6,7 +6,7 @@ import torch
 
 from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.causal_dit import CausalVideoDiT
-from video_mirai.objectives.flow_matching import Objective
+from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig
 from video_mirai.ops.attention import check_backend
 from video_mirai.sampling.rollout import RolloutSettings
 
@@ -54,15 +54,18 @@ def check_fit(
         )
     objective.student.tokens_per_frame(shape.height, shape.width)
     if masked:
-        _check_rollout(rollout, objective, frames)
+        check_rollout(rollout, settings, objective.student, frames)
     if teacher is not None:
         check_backend(teacher.config.attention_backend, device, masked=False, backward=False)
         _check_foresight(objective, teacher, shape)
 
 
-def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) -> None:
-    """Nothing may be generated in a way that was not trained."""
-    settings, student = objective.config, objective.student
+def check_rollout(rollout: RolloutSettings, settings: ObjectiveConfig, student: CausalVideoDiT, frames: int) -> None:
+    """Nothing may be generated in a way that was not trained; frames: latent frames of a training clip.
+
+    Raises:
+        ValueError: names the setting that goes beyond the training.
+    """
     chunk = settings.chunk_frames
     if rollout.chunk_frames != chunk:
         raise ValueError(f"rollout.chunk_frames={rollout.chunk_frames}, but the objective trains chunks of {chunk}.")
@@ -76,11 +79,6 @@ def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) 
         raise ValueError(
             f"rollout.window_frames={rollout.window_frames} is longer than objective.window_frames="
             f"{settings.window_frames}, which is what the model learns to look back at."
-        )
-    if rollout.guidance.context_scale != 1 and settings.context_dropout == 0:
-        raise ValueError(
-            f"rollout.guidance.context_scale={rollout.guidance.context_scale}, but the model never trains without its "
-            f"context: set objective.context_dropout, to 0.1 say."
         )
     noisiest = {"history_sigma": rollout.history_sigma}
     if rollout.guidance.history_scale != 1:

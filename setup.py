@@ -17,7 +17,7 @@ DECORD_WHEEL = (
 
 CORE = [
     "torch>=2.9",  # torch.optim.Muon
-    "diffusers>=0.36",
+    "diffusers>=0.37",
     "accelerate>=1.10",
     f"decord>=0.6; {DECORD_WHEEL}",
     "av>=14,<19",  # 14: packets say whether they are to be shown; 19 does away with av.open(metadata_errors=)

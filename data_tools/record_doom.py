@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,30 @@ def record_dataset(settings: RecordSettings, out: Path, workers: int) -> None:
     jobs = [
         (settings, scenario, clip, out.resolve()) for clip in range(settings.clips) for scenario in settings.scenarios
     ]
-    # The working folder is a scratch one because ViZDoom leaves a folder of its own there.
     with (
         tempfile.TemporaryDirectory(prefix="record_doom_") as scratch,
         ProcessPoolExecutor(
-            min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=os.chdir, initargs=(scratch,)
+            min(workers, len(jobs)),
+            multiprocessing.get_context("spawn"),
+            initializer=enter_own_folder,
+            initargs=(scratch,),
         ) as pool,
     ):
         futures = [pool.submit(record_clip, *job) for job in jobs]
         try:
             for future in tqdm(as_completed(futures), total=len(futures), unit="clip", desc="recording"):
                 future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError("a recording process died; run the same command again.") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     index_path.write_text(json.dumps(described, indent=2) + "\n")
+
+
+def enter_own_folder(parent: str) -> None:
+    """A working folder for this process alone: ViZDoom makes a folder there, and dies where another just did."""
+    os.chdir(tempfile.mkdtemp(dir=parent))
 
 
 def describe(settings: RecordSettings) -> dict[str, Any]:

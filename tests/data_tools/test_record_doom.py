@@ -1,4 +1,5 @@
 import json
+import os
 import random
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not Path("doom").exists()
+
+
+def test_every_process_works_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders = []
+    for _ in range(2):
+        record_doom.enter_own_folder(str(tmp_path))
+        folders.append(Path.cwd())
+    assert folders[0] != folders[1]
+    assert [folder.parent for folder in folders] == [tmp_path, tmp_path]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vizdoom")
+    monkeypatch.setattr(record_doom, "enter_own_folder", os._exit)  # refuses a path, so that no process gets to work
+    assert record_doom.main(["--out", "doom", "--scenarios", "basic", "--clips", "1", "--workers", "1"]) == 2
+    assert "a recording process died" in capsys.readouterr().err
 
 
 def test_an_episode_that_ends_early_is_played_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def wan_arguments(text_dim: int | None = None) -> dict:
 def tiny_model(text_dim: int | None = None, seed: int = 0, **extra: object) -> CausalVideoDiT:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CausalVideoDiT(**wan_arguments(text_dim), **extra).eval()
+        return CausalVideoDiT(**{**wan_arguments(text_dim), **extra}).eval()
 
 
 def random_latents(frames: int, batch: int = 2, seed: int = 1) -> torch.Tensor:

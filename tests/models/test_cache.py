@@ -7,14 +7,15 @@ from video_mirai.models.cache import KVCache
 
 def held_frames(sink: int, window: int, commits: list[int]) -> tuple[list[int], KVCache]:
     """Commit frames numbered 0, 1, 2, ...; which numbers are held, in temporal order."""
-    cache = KVCache([torch.zeros(1, sink + window, 1, 2)], [torch.zeros(1, sink + window, 1, 2)], 1, sink)
+    cache = KVCache([torch.zeros(1, 1, sink + window, 2)], [torch.zeros(1, 1, sink + window + 1, 2)], 1, sink)
     for count in commits:
         numbers = torch.arange(cache.frames_seen, cache.frames_seen + count, dtype=torch.float32)
         keys = numbers[None, :, None, None].expand(1, -1, 1, 2)
-        cache.write(0, keys, keys)
-        cache.advance(count)
+        commit = cache.plan_commit(count, 1, 1)
+        cache.write(0, keys, keys, commit)
+        cache.advance(commit)
     order = cache.slot_positions().argsort()
-    return cache.read(0)[1][0, order, 0, 0].int().tolist(), cache
+    return cache.read(0, cache.frames)[1][0, order, 0, 0].int().tolist(), cache
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
+from tiny_models import random_latents, tiny_model
 from torch import Tensor, nn
 
 from video_mirai.models.autoencoders import LatentStats, raw_latents
 from video_mirai.models.codecs import Codec, CodecConfig, DiffusersCodec, PixelsCodec, build_codec, load_codec
+from video_mirai.models.decoder_memory import DecoderMemory
+from video_mirai.sampling.rollout import RolloutSettings, rollout
+from video_mirai.sampling.state import RolloutState, load_state, save_state
 
 
 def make_kl(**config: object) -> AutoencoderKL:
@@ -255,3 +259,17 @@ def test_codec_config_builds_each_kind_and_lists_them(tmp_path: Path) -> None:
         build_codec(CodecConfig("diffusers"))
     with pytest.raises(ValueError, match="unknown codec kind 'vae'; known: diffusers, pixels"):
         build_codec(CodecConfig("vae"))
+
+
+@torch.no_grad()
+def test_a_decoder_goes_on_from_its_saved_memory(tmp_path: Path) -> None:
+    codec, model = make_codec(make_wan(), 3), tiny_model()
+    latents = torch.randn(1, 5, 3, 4, 4)
+    state, generator, memory = RolloutState(), torch.Generator(), DecoderMemory()
+    next(rollout(model, random_latents(1, batch=1), RolloutSettings(num_steps=1), generator, state=state))
+    first = list(codec.decode_stream(latents[:, :2].split(1, dim=1), memory))
+    save_state(tmp_path / "state.safetensors", state, generator, memory)
+    rest = codec.decode_stream(
+        latents[:, 2:].split(2, dim=1), load_state(tmp_path / "state.safetensors", model).decoder
+    )
+    assert torch.equal(torch.cat([*first, *rest], dim=1), torch.cat(list(codec.decode_stream([latents])), dim=1))

@@ -1,7 +1,7 @@
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from video_mirai.ops.rope import axis_dims, rope_factors, rotate
+from video_mirai.ops.rope import axis_dims, rope_factors, rotate, rotate_real
 
 
 def test_factors_equal_wans_tables():
@@ -32,3 +32,9 @@ def test_scores_depend_on_relative_time_only():
 
 def test_positions_far_beyond_any_table_work():
     assert torch.isfinite(torch.view_as_real(rope_factors(torch.tensor([10**7]), 2, 2, 24))).all()
+
+
+def test_real_arithmetic_turns_as_complex_does():
+    x = torch.randn(2, 6, 3, 24, generator=torch.Generator().manual_seed(0))
+    factors = rope_factors(torch.arange(3), 1, 2, 24)
+    torch.testing.assert_close(rotate_real(x, factors), rotate(x, factors), atol=1e-6, rtol=1e-6)

@@ -5,7 +5,8 @@ import torch
 from tiny_models import TEXT_DIM, random_latents, tiny_model
 from torch import Tensor
 
-from video_mirai.sampling.rollout import RolloutSettings, RolloutState, rollout
+from video_mirai.sampling.rollout import RolloutSettings, rollout
+from video_mirai.sampling.state import RolloutState
 
 MODEL = tiny_model(TEXT_DIM)
 

@@ -7,16 +7,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention import FeedForward
 from diffusers.models.normalization import FP32LayerNorm
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTimeTextImageEmbedding
+from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding
 from einops import rearrange
 from torch import Tensor, nn
 
 from video_mirai.flow.path import velocity_from_data
-from video_mirai.models.cache import KVCache
-from video_mirai.ops.attention import PreparedMask, attend, prepare_mask
-from video_mirai.ops.rope import rope_factors, rotate
+from video_mirai.models.cache import Commit, KVCache
+from video_mirai.models.causal_block import CacheSlot, CausalBlock, autocasts, product_dtype
+from video_mirai.ops.attention import prepare_mask
+from video_mirai.ops.rope import rope_factors
 
 TIMESTEPS_PER_SIGMA = 1000.0
 PREDICTION_TYPES = ("velocity", "data")
@@ -106,6 +106,15 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         rows, columns = self.grid(height, width)
         return rows * columns
 
+    def compile_parts(self) -> None:
+        """torch.compile of every block but its attention, for rollouts: static shapes, whatever the cache holds.
+
+        Calling it again changes nothing.
+        """
+        for block in self.blocks:
+            assert isinstance(block, CausalBlock)
+            block.compile_parts()
+
     def forward(
         self,
         latents: Tensor,
@@ -116,6 +125,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         positions: Tensor | None = None,
         cache: KVCache | None = None,
         commit_frames: int = 0,
+        commit_first: bool = False,
         capture: Sequence[int] = (),
     ) -> DiTOutput:
         """Velocity of every frame given.
@@ -129,30 +139,31 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             positions: (F,) temporal positions; None = 0..F-1, or following the cache.
             cache: past frames; read in every layer.
             commit_frames: so many of the first frames given are written to the cache, whatever their sigma.
+            commit_first: two passes in one: the committed frames see the cache and themselves, those after them the
+                cache as the commit leaves it, and themselves. Takes neither mask nor positions.
             capture: layers (1-based) whose residual stream is returned.
         """
         self._check(latents, sigmas, context, cache, commit_frames, capture)
-        frames = latents.shape[1]
+        if commit_first and (mask is not None or positions is not None or not commit_frames):
+            raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
         rows, columns = self.grid(*latents.shape[-2:])
-        past = cache.frames if cache is not None else 0
-        if positions is None:
-            positions = torch.arange(past, past + frames, device=latents.device)
-        rope = rope_factors(positions, rows, columns, self.config.attention_head_dim)
-        if cache is not None:
-            cache.prepare(rows, columns)
-            mask = cache.in_slot_order(mask) if mask is not None else None
+        commit = cache.plan_commit(commit_frames, rows, columns) if cache is not None and commit_frames else None
+        rope = self._rope(latents, positions, cache, commit if commit_first else None)
+        if cache is not None and mask is not None:
+            mask = cache.in_slot_order(mask)
 
         hidden = self.patch_embedding(
             rearrange(latents, "b f c h w -> b c f h w").to(self.patch_embedding.weight.dtype)
         )
         hidden = rearrange(hidden, "b d f h w -> b (f h w) d").contiguous()  # (B, F*N, D)
-        product_dtype = _product_dtype(hidden)
-        if _autocasts(hidden):
+        dtype = product_dtype(hidden)
+        if autocasts(hidden):
             hidden = hidden.float()  # the residual stream; autocast casts the products alone
         emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
-        if context is not None:
+        # A cache that knows all layers' keys of this context makes the embedding superfluous.
+        if context is not None and not (cache is not None and cache.context.turn_to(context, len(self.blocks))):
             context = self.condition_embedder.text_embedder(context)
-        prepared = prepare_mask(mask, self.config.attention_backend, product_dtype)
+        prepared = prepare_mask(mask, self.config.attention_backend, dtype)
 
         captured: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -161,13 +172,27 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
                     block, hidden, modulation, context, rope, prepared, self.config.attention_backend
                 )
             else:
-                slot = CacheSlot(cache, index, commit_frames) if cache is not None else None
+                slot = CacheSlot(cache, index, commit, commit_first) if cache is not None else None
                 hidden = block(hidden, modulation, context, rope, prepared, self.config.attention_backend, slot)
             if index + 1 in capture:
                 captured[index + 1] = hidden
-        if cache is not None:
-            cache.advance(commit_frames)
+        if cache is not None and commit is not None:
+            cache.advance(commit)
         return DiTOutput(self._velocity(hidden, emb, latents, sigmas), captured)
+
+    def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
+        """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
+        frames, device = latents.shape[1], latents.device
+        rows, columns = self.grid(*latents.shape[-2:])
+        if positions is not None or cache is None:
+            positions = torch.arange(frames, device=device) if positions is None else positions
+            return rope_factors(positions, rows, columns, self.config.attention_head_dim)
+        end = cache.frames + frames
+        positions = torch.arange(cache.frames, end, device=device)
+        if first is not None:
+            evicted = cache.frames + first.num_frames - first.held_frames
+            positions[first.num_frames :] -= evicted
+        return cache.rope(positions, end, rows, columns)
 
     def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Per-frame embedding (B, F, D) and block modulation (B, F, 6, D); broadcast over tokens later."""
@@ -231,123 +256,3 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         unknown = [layer for layer in capture if not 1 <= layer <= self.config.num_layers]
         if unknown:
             raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
-
-
-class CacheSlot(NamedTuple):
-    """One layer's part of the cache, and how many of the frames given it takes in."""
-
-    cache: KVCache
-    layer: int
-    commit_frames: int
-
-
-class CausalBlock(nn.Module):
-    """WanTransformerBlock with modulation per frame, a mask, and keys and values of past frames."""
-
-    def __init__(
-        self, width: int, ffn_dim: int, num_heads: int, cross_attn_norm: bool, eps: float, *, has_context: bool
-    ) -> None:
-        super().__init__()
-        self.norm1 = FP32LayerNorm(width, eps, elementwise_affine=False)
-        self.attn1 = WanAttention(width, heads=num_heads, dim_head=width // num_heads, eps=eps)
-        self.has_context = has_context
-        if has_context:
-            head_dim = width // num_heads
-            self.attn2 = WanAttention(
-                width, heads=num_heads, dim_head=head_dim, eps=eps, cross_attention_dim_head=head_dim
-            )
-            self.norm2 = FP32LayerNorm(width, eps, elementwise_affine=True) if cross_attn_norm else nn.Identity()
-        self.ffn = FeedForward(width, inner_dim=ffn_dim, activation_fn="gelu-approximate")
-        self.norm3 = FP32LayerNorm(width, eps, elementwise_affine=False)
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
-
-    def forward(
-        self,
-        hidden: Tensor,
-        modulation: Tensor,
-        context: Tensor | None,
-        rope: Tensor,
-        mask: PreparedMask,
-        backend: str,
-        slot: CacheSlot | None = None,
-    ) -> Tensor:
-        """(B, F*N, D) -> the same; modulation is (B, F, 6, D)."""
-        frames = modulation.shape[1]
-        table = self.scale_shift_table[:, None] + modulation.float()  # (B, F, 6, D)
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)  # (B, F, 1, D) each
-
-        normed = _modulate(self.norm1, hidden, scale, shift)
-        hidden = _add_gated(hidden, self._self_attention(normed, rope, mask, backend, slot), gate)
-        if context is not None:
-            normed = self.norm2(hidden.float()).to(hidden.dtype)
-            hidden = hidden + self._cross_attention(normed, context, frames, backend)
-        normed = _modulate(self.norm3, hidden, ffn_scale, ffn_shift)
-        return _add_gated(hidden, self.ffn(normed), ffn_gate)
-
-    def _self_attention(
-        self,
-        normed: Tensor,
-        rope: Tensor,
-        mask: PreparedMask,
-        backend: str,
-        slot: CacheSlot | None,
-    ) -> Tensor:
-        attn = self.attn1
-        query, key, value = _project(attn, normed, normed)
-        rotated = rotate(key, rope).to(value.dtype)
-        keys, values = rotated, value
-        if slot is not None:
-            past_keys, past_values = slot.cache.read(slot.layer)
-            keys = torch.cat([past_keys.to(rotated.dtype), rotated], dim=1)
-            values = torch.cat([past_values.to(value.dtype), value], dim=1)
-        mixed = attend(rotate(query, rope).to(value.dtype), keys, values, mask, backend)
-        if slot is not None and slot.commit_frames:
-            # After attention has read what the write may evict.
-            committed = slot.commit_frames * slot.cache.tokens_per_frame
-            slot.cache.write(slot.layer, key[:, :committed], value[:, :committed])
-        return attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
-
-    def _cross_attention(self, normed: Tensor, context: Tensor, frames: int, backend: str) -> Tensor:
-        attn = self.attn2
-        batch = normed.shape[0]
-        if context.ndim == 4:  # one context per frame
-            normed = rearrange(normed, "b (f n) d -> (b f) n d", f=frames)
-            context = context.flatten(0, 1)
-        query, key, value = _project(attn, normed, context)
-        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, None, backend)
-        out = attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
-        return rearrange(out, "(b f) n d -> b (f n) d", b=batch) if out.shape[0] != batch else out
-
-
-def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads and in fp32.
-
-    The rotation wants fp32 too, and a norm of bf16 with fp32 weights has no fused kernel.
-    """
-    heads = (attn.heads, -1)
-    value = attn.to_v(sources)
-    query = attn.norm_q(attn.to_q(queries).float())
-    key = attn.norm_k(attn.to_k(sources).float())
-    return query.unflatten(2, heads), key.unflatten(2, heads), value.unflatten(2, heads)
-
-
-def _modulate(norm: nn.Module, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens; in the products' type."""
-    frames = scale.shape[1]
-    normed = norm(hidden.float()).unflatten(1, (frames, -1))
-    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(_product_dtype(hidden))
-
-
-def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-    per_frame = (gate.shape[1], -1)
-    added = torch.addcmul(hidden.float().unflatten(1, per_frame), update.unflatten(1, per_frame), gate)
-    return added.flatten(1, 2).to(hidden.dtype)
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    """What linear layers compute in: autocast's type where it is on, else the tensor's own."""
-    return torch.get_autocast_dtype(hidden.device.type) if _autocasts(hidden) else hidden.dtype
-
-
-def _autocasts(x: Tensor) -> bool:
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type)

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import ModelMixin
@@ -32,6 +31,7 @@ from video_mirai.models.autoencoders import (
     temporal_factor,
     write_latent_stats,
 )
+from video_mirai.models.decoder_memory import DecoderMemory
 
 # Frame-by-frame autoencoders take about so many pixels in one pass: memory doesn't grow with the video, and on a CPU
 # the activations of a pass stay near its caches.
@@ -97,8 +97,11 @@ class Codec(nn.Module, ABC):
     def save_pretrained(self, path: str | Path) -> None:
         """Writes a folder that load_codec reads."""
 
-    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Decodes chunks of consecutive latent frames as they come; joined, they are what decode gives at once."""
+    def decode_stream(self, chunks: Iterable[Tensor], memory: DecoderMemory | None = None) -> Iterator[Tensor]:
+        """Decodes chunks of consecutive latent frames as they come; joined, they are what decode gives at once.
+
+        memory: of an earlier stream, to go on from; it is kept up to date between any two chunks.
+        """
         for latents in chunks:
             yield self.decode(latents)
 
@@ -231,15 +234,16 @@ class DiffusersCodec(Codec):
         return video.clamp(-1, 1).to(latents.dtype)  # (B, T, 3, H, W)
 
     @torch.no_grad()
-    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def decode_stream(self, chunks: Iterable[Tensor], memory: DecoderMemory | None = None) -> Iterator[Tensor]:
         if not is_video_autoencoder(self.autoencoder):
             yield from super().decode_stream(chunks)
             return
         # Wan's decoder is causal: each convolution remembers its last inputs. The autoencoder's own decode forgets them
         # when it returns, so the same frame loop is run here with the memory kept from chunk to chunk.
         wan = self.autoencoder
-        memory: list[Any] = [None] * wan._cached_conv_counts["decoder"]
-        is_first = True
+        memory = memory if memory is not None else DecoderMemory()
+        memory.entries = memory.entries or [None] * wan._cached_conv_counts["decoder"]
+        is_first = all(entry is None for entry in memory.entries)
         for latents in chunks:
             if latents.shape[1] == 0:
                 yield self.decode(latents)
@@ -248,7 +252,7 @@ class DiffusersCodec(Codec):
             frames = []
             raw = wan.post_quant_conv(rearrange(self._denormalise(latents), "b f c h w -> b c f h w"))
             for frame in raw.split(1, dim=2):
-                decoded = wan.decoder(frame, feat_cache=memory, feat_idx=[0], first_chunk=is_first)
+                decoded = wan.decoder(frame, feat_cache=memory.entries, feat_idx=[0], first_chunk=is_first)
                 frames.append(_unpatchify(decoded, wan.config.patch_size or 1).clamp(-1, 1).to(latents.dtype))
                 is_first = False
             yield torch.cat(frames, dim=1)

@@ -38,8 +38,18 @@ def rotate(x: Tensor, factors: Tensor) -> Tensor:
         x: (B, L, heads, head_dim).
         factors: (L, head_dim / 2) complex.
     """
+    if torch.compiler.is_compiling():
+        return rotate_real(x, factors)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * factors[:, None]).flatten(-2).to(x.dtype)  # one factor for all heads
+
+
+def rotate_real(x: Tensor, factors: Tensor) -> Tensor:
+    """The same in real numbers, because torch.compile makes no code for complex ones."""
+    real, imaginary = torch.view_as_real(factors)[:, None].unbind(-1)
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([first * real - second * imaginary, first * imaginary + second * real], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
 
 
 def _angles(positions: Tensor, dim: int, theta: float) -> Tensor:

@@ -82,6 +82,12 @@ def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) 
             f"rollout.history_sigma={rollout.history_sigma} is above objective.history_sigma_max="
             f"{settings.history_sigma_max}: the model never learns from history as noisy as that."
         )
+    guidance = rollout.guidance
+    if guidance.history_scale != 1 and guidance.history_sigma > settings.history_sigma_max:
+        raise ValueError(
+            f"rollout.guidance.history_sigma={guidance.history_sigma} is above objective.history_sigma_max="
+            f"{settings.history_sigma_max}: the model never learns from history as noisy as that."
+        )
     last_sigma = float(denoising_sigmas(rollout.num_steps, rollout.shift)[-2])
     if student.config.prediction_type == "data" and last_sigma < student.config.sigma_floor:
         raise ValueError(

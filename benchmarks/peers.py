@@ -144,14 +144,13 @@ class SkyReelsFrames:
 
     def __init__(self, reference: Reference, *, causal: bool, compiled: bool) -> None:
         self._reference = reference
-        frames, (height, width) = reference.history.shape[1] + 1, reference.history.shape[-2:]
         torch.manual_seed(0)
         self._model = SkyReelsV2Transformer3DModel(**reference.architecture)
         self._model.to(reference.history.device).eval()
         if causal:
-            tokens = (height // reference.patch) * (width // reference.patch)
-            mask = chunk_causal_mask(frames, tokens, 1, device=reference.history.device)[None, None]
-            self._model.set_attn_processor(FrameCausal(mask))
+            frames, device = reference.history.shape[1] + 1, reference.history.device
+            mask = chunk_causal_mask(frames, reference.tokens_per_frame, 1, device=device)
+            self._model.set_attn_processor(FrameCausal(mask[None, None]))
         self._model.fuse_qkv_projections()
         if compiled:
             self._model.compile_repeated_blocks()

@@ -13,7 +13,7 @@ from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.ops.masks import chunk_causal_mask
 from video_mirai.sampling.rollout import RolloutSettings, RolloutState, rollout
 from video_mirai.sampling.solvers import euler_step
-from video_mirai.training.estimate import forward_flops, size_of
+from video_mirai.training.estimate import TransformerSize, forward_flops, size_of
 
 SEED = 2  # of the noise that frames start from
 
@@ -51,6 +51,12 @@ class Reference:
         }
 
     @property
+    def tokens_per_frame(self) -> int:
+        """Of the latents' patches."""
+        height, width = self.history.shape[-2:]
+        return (height // self.patch) * (width // self.patch)
+
+    @property
     def sigmas(self) -> Tensor:
         """(num_steps + 1,) noise levels, from 1 to 0."""
         return denoising_sigmas(self.num_steps, self.settings.shift, self.history.device)
@@ -77,9 +83,7 @@ class OurVariant:
     changes: dict = field(default_factory=dict)
 
 
-def make_reference(
-    size: PeerSize, width: int, num_layers: int, history_frames: int, device: torch.device
-) -> Reference:
+def make_reference(size: PeerSize, width: int, num_layers: int, history_frames: int, device: torch.device) -> Reference:
     """Random latents and text; a frame's time does not depend on them."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (1, history_frames, size.channels, size.latent_size, size.latent_size)
@@ -88,58 +92,62 @@ def make_reference(
     return Reference(width, num_layers, size.num_steps, size.head_dim, size.patch, history, context)
 
 
-def make_our_model(reference: Reference, backend: str = "native") -> CausalVideoDiT:
-    """Random weights, always the same."""
-    torch.manual_seed(0)
-    model = CausalVideoDiT(**reference.architecture, attention_backend=backend)
-    return model.to(reference.history.device).eval()
+class OurFrames:
+    """The library's own rollout, and the same model without a cache; random weights, the same in every variant."""
 
+    def __init__(self, reference: Reference, variant: OurVariant) -> None:
+        self._reference = reference
+        self._settings = replace(reference.settings, **variant.changes)
+        torch.manual_seed(0)
+        self._model = CausalVideoDiT(**reference.architecture, attention_backend=variant.backend)
+        self._model.to(reference.history.device).eval()
 
-def our_frames(reference: Reference, variant: OurVariant, state: RolloutState | None = None) -> Iterator[Tensor]:
-    """The library's own rollout; with a state that was filled before, no history is read."""
-    model = make_our_model(reference, variant.backend)
-    settings = replace(reference.settings, **variant.changes)
-    history = reference.history
-    if state is not None and state.cache is not None:
-        history = history[:, :0]
-    return rollout(model, history, settings, reference.noise(), context=reference.context, state=state)
+    def start(self, state: RolloutState | None = None) -> Iterator[Tensor]:
+        """With a state that was filled before, no history is read."""
+        reference = self._reference
+        history = reference.history[:, :0] if state is not None and state.cache is not None else reference.history
+        noise = reference.noise()
+        return rollout(self._model, history, self._settings, noise, context=reference.context, state=state)
 
-
-@torch.no_grad()
-def frames_without_cache(reference: Reference, variant: OurVariant) -> Iterator[Tensor]:
-    """The same model and noise; every denoising step runs over the whole window again, and nothing is committed."""
-    model = make_our_model(reference, variant.backend)
-    generator, history = reference.noise(), reference.history
-    frames, device = history.shape[1] + 1, history.device
-    tokens = model.tokens_per_frame(*history.shape[-2:])
-    mask = chunk_causal_mask(frames, tokens, 1, device=device)
-    while True:
-        frame = reference.new_frame(generator)
-        for sigma, sigma_next in pairwise(reference.sigmas):
-            sigmas = torch.zeros(1, frames, device=device)
-            sigmas[:, -1] = sigma
-            given = torch.cat([history, frame], dim=1)
-            velocity = model(given, sigmas, reference.context, mask=mask).velocity[:, -1:]
-            frame = euler_step(frame, velocity, sigma, sigma_next)
-        history = torch.cat([history, frame], dim=1)[:, 1:]
-        yield frame
-
-
-def pass_flops(reference: Reference, frames: int, past_frames: int) -> float:
-    """Counted FLOPs of one pass over `frames` that attend to themselves and to `past_frames` in a cache."""
-    with torch.device("meta"):
-        model = CausalVideoDiT(**reference.architecture)
-    tokens_per_frame = model.tokens_per_frame(*reference.history.shape[-2:])
-    tokens = frames * tokens_per_frame
-    counted = forward_flops(size_of(model), tokens, frames, reference.context.shape[1])
-    return counted + 4.0 * reference.num_layers * reference.width * tokens * past_frames * tokens_per_frame
+    @torch.no_grad()
+    def start_without_cache(self) -> Iterator[Tensor]:
+        """The same noise; every denoising step runs over the whole window again, and nothing is committed."""
+        reference, history = self._reference, self._reference.history
+        frames, device, noise = history.shape[1] + 1, history.device, reference.noise()
+        mask = chunk_causal_mask(frames, self._model.tokens_per_frame(*history.shape[-2:]), 1, device=device)
+        while True:
+            frame = reference.new_frame(noise)
+            for sigma, sigma_next in pairwise(reference.sigmas):
+                sigmas = torch.zeros(1, frames, device=device)
+                sigmas[:, -1] = sigma
+                given = torch.cat([history, frame], dim=1)
+                velocity = self._model(given, sigmas, reference.context, mask=mask).velocity[:, -1:]
+                frame = euler_step(frame, velocity, sigma, sigma_next)
+            history = torch.cat([history, frame], dim=1)[:, 1:]
+            yield frame
 
 
 def cached_frame_flops(reference: Reference) -> float:
-    """A frame's denoising passes and its commit pass, each of one frame beside the whole window."""
-    return (reference.num_steps + 1) * pass_flops(reference, 1, reference.history.shape[1])
+    """Counted: a frame's denoising passes and its commit, each beside the whole window.
+
+    The text's keys and values are the same for all frames, and count as nothing.
+    """
+    tokens, layers = reference.tokens_per_frame, reference.num_layers
+    past = 4.0 * layers * reference.width * tokens * reference.history.shape[1] * tokens
+    context = forward_flops(_size_of(reference), 0, 0, reference.context.shape[1])
+    return (reference.num_steps + 1) * (_pass_flops(reference, 1) + past - context)
 
 
 def recomputed_frame_flops(reference: Reference) -> float:
-    """A frame's denoising passes, each over the window and the frame."""
-    return reference.num_steps * pass_flops(reference, reference.history.shape[1] + 1, 0)
+    """Counted: a frame's denoising passes, each over the window and the frame."""
+    return reference.num_steps * _pass_flops(reference, reference.history.shape[1] + 1)
+
+
+def _pass_flops(reference: Reference, frames: int) -> float:
+    tokens = frames * reference.tokens_per_frame
+    return forward_flops(_size_of(reference), tokens, frames, reference.context.shape[1])
+
+
+def _size_of(reference: Reference) -> TransformerSize:
+    with torch.device("meta"):
+        return size_of(CausalVideoDiT(**reference.architecture))

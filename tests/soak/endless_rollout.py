@@ -193,6 +193,7 @@ def count_objects() -> int:
 
 def python_growth(stream: Iterator[Tensor], count: int) -> Growth:
     """Over `count` chunks, of which nothing is kept here; as many before them replace what was made untraced."""
+    gc.freeze()  # what was there before is neither counted nor searched
     tracemalloc.start()
     for _ in range(count):
         next(stream)
@@ -203,6 +204,7 @@ def python_growth(stream: Iterator[Tensor], count: int) -> Growth:
     growth = count_objects() - objects
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    gc.unfreeze()
     return Growth(growth, after - before)
 
 

@@ -33,6 +33,7 @@ def main() -> None:
     from video_mirai import build
     from video_mirai.config import RunConfig, load_config, save_config
     from video_mirai.training.checkpoint import CheckpointFailed
+    from video_mirai.training.tracking import record_start
     from video_mirai.training.trainer import TrainingDiverged, start_accelerator
 
     config = load_config(RunConfig, arguments.config, arguments.overrides)
@@ -49,6 +50,7 @@ def main() -> None:
     if accelerator.is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / "run.yaml")
+        record_start(run_dir, trainer.step, sys.argv, accelerator.num_processes)
     accelerator.wait_for_everyone()
     try:
         finished = trainer.fit(config.train.num_steps)
@@ -109,11 +111,11 @@ def newest_on_main_process(run_dir: Path, accelerator: "Accelerator") -> Path:
 
 
 def changed_since(checkpoint: Path, config_yaml: str) -> list[str]:
-    """Settings in which a run differs from its checkpoint; where it is written, and how it was resumed, don't count."""
+    """Settings in which a run differs from its checkpoint, but for those that change where and how it is kept."""
     from video_mirai.config import changed_settings
 
     changes = changed_settings((checkpoint / "run.yaml").read_text(encoding="utf-8"), config_yaml)
-    return [line for key, line in changes.items() if key not in ("name", "output_dir", "resume")]
+    return [line for key, line in changes.items() if key not in ("name", "output_dir", "resume", "license")]
 
 
 def last_words(trainer: "Trainer", error: Exception) -> str:

@@ -1,5 +1,6 @@
 """From settings to parts: every shipped config builds, and misfits are named before training."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from tiny_training import REPOSITORY, TINY_FORESIGHT, make_trainer, tiny_config
 
-from video_mirai import build
+from video_mirai import build, export_folder
 from video_mirai.config import RunConfig, load_config
 from video_mirai.data.latent_header import LatentHeader
 from video_mirai.data.latent_writer import pack_sample, write_shard
@@ -46,6 +47,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["model.patch_size=[1,2,2]"], r"teacher gives 16 tokens per frame, the student 64"),
         (["objective.window_frames=3"], r"rollout\.window_frames=7 is longer than objective\.window_frames=3"),
         (["rollout.history_sigma=0.2"], r"rollout\.history_sigma=0\.2 is above objective\.history_sigma_max=0\.0"),
+        (["rollout.guidance.context_scale=2"], r"set objective\.context_dropout"),
+        (
+            ["rollout.guidance.history_scale=2"],
+            r"rollout\.guidance\.history_sigma=0\.5 is above objective\.history_sigma_max=0\.0",
+        ),
         (
             ["model.prediction_type=data", "rollout.num_steps=60"],
             r"rollout\.num_steps=60 with shift 1 ends at sigma 0\.0167, below",
@@ -91,7 +97,7 @@ def test_loading_a_run_names_what_is_missing(tmp_path: Path, run: Path) -> None:
 
 
 def test_loading_accepts_a_run_its_export_and_an_asset(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "ASSETS", run.parent)
+    monkeypatch.setattr(export_folder, "ASSETS", run.parent)
     for path in (run, run / "export", f"asset:{run.name}"):
         assert build.load_run(path).config.name == run.name
 
@@ -108,6 +114,16 @@ def test_student_starts_from_another_run(tmp_path: Path, run: Path, monkeypatch:
 def test_student_of_another_size_is_refused_as_a_start(tmp_path: Path, run: Path) -> None:
     model = tiny_config(tmp_path, f"model.init_from={run}", "model.ffn_dim=32").model
     with pytest.raises(ValueError, match=r"model\.ffn_dim=32, but .* has 64"):
+        build.load_student(model, latent_channels=3)
+
+
+def test_student_of_another_architecture_than_a_config_can_say_is_refused_as_a_start(tmp_path: Path, run: Path) -> None:
+    folder = tmp_path / "transformer"
+    shutil.copytree(run / "export" / "transformer", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eps": 1e-5}))
+    model = tiny_config(tmp_path, f"model.init_from={folder}").model
+    with pytest.raises(ValueError, match=r"model\.eps=1e-06, but .* has 1e-05"):
         build.load_student(model, latent_channels=3)
 
 

@@ -1,4 +1,4 @@
-"""Composition root: the only reader of RunConfig. From settings to parts, with every check that comes before training.
+"""Composition root, which alone reads RunConfig (run_card puts it into words): from settings to checked parts.
 
 `plan_run` builds the networks on the meta device (no memory, no weights read) and checks that all parts fit together;
 `build_trainer` then builds them for real; `load_run` opens what a run exported.
@@ -18,6 +18,15 @@ from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yam
 from video_mirai.data.latent_shards import LatentShards
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
+from video_mirai.export_folder import (
+    CODEC,
+    CONFIG_FILE,
+    TRANSFORMER,
+    ClipFormat,
+    find_run_export,
+    read_clip_format,
+    resolve,
+)
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, build_codec, load_codec
 from video_mirai.models.predictor import ForesightPredictor
@@ -25,25 +34,17 @@ from video_mirai.models.teachers import DiTTeacher
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
 from video_mirai.ops.attention import check_backend
+from video_mirai.pipeline import VideoMiraiPipeline
+from video_mirai.run_card import card_facts
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
 from video_mirai.training.checks import LatentShape, check_fit
-from video_mirai.training.export import (
-    CODEC,
-    CONFIG_FILE,
-    TRANSFORMER,
-    ClipFormat,
-    find_export,
-    read_clip_format,
-    write_export,
-)
+from video_mirai.training.export import ExportParts, write_export
+from video_mirai.training.export_proof import Baseline
 from video_mirai.training.seeds import derive_seed, make_generator
 from video_mirai.training.trainer import Trainer
 from video_mirai.training.validation import Validator
-
-ASSET_PREFIX = "asset:"
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
 
 DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
@@ -164,11 +165,13 @@ def student_settings(model: ModelConfig, latent_channels: int) -> dict[str, Any]
 def load_student(model: ModelConfig, latent_channels: int) -> CausalVideoDiT:
     """The student that `model.init_from` names, in fp32; its architecture has to be the config's."""
     folder = _transformer_folder(str(model.init_from))
-    wanted = student_settings(model, latent_channels)
+    with torch.device("meta"):
+        wanted = CausalVideoDiT(**student_settings(model, latent_channels)).config
     found = CausalVideoDiT.load_config(folder)
-    for name, value in wanted.items():
+    for name, value in wanted.items():  # all of them: a checkpoint is exported with what the config says
         theirs = found.get(name, value)
-        if name != "attention_backend" and _as_tuple(theirs) != _as_tuple(value):
+        is_architecture = not name.startswith("_") and name != "attention_backend"
+        if is_architecture and _as_tuple(theirs) != _as_tuple(value):
             raise ValueError(f"model.{name}={value}, but {model.init_from} (model.init_from) has {theirs}.")
     backend = {"attention_backend": model.attention_backend} if model.attention_backend is not None else {}
     return CausalVideoDiT.from_pretrained(folder, torch_dtype=torch.float32, **backend)
@@ -226,12 +229,18 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
         FileNotFoundError: names what is missing.
         ValueError: its attention backend does not run on this device.
     """
-    folder = find_export(_resolve(path))
+    folder = find_run_export(path)
     model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
     check_backend(model.config.attention_backend, torch.device(device), masked=False, backward=False)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = load_codec(folder / CODEC).to(device)
     return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
+
+
+def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> VideoMiraiPipeline:
+    """The pipeline of any export, also of one older than the pipeline, which has no model_index.json; see load_run."""
+    run = load_run(path, device)
+    return VideoMiraiPipeline(run.model, run.codec, asdict(run.rollout), run.clips._asdict())
 
 
 def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
@@ -272,13 +281,8 @@ def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
 
 def _transformer_folder(path: str) -> Path:
     """A diffusers transformer folder itself, or the one inside an export."""
-    folder = _resolve(path)
-    return folder if (folder / "config.json").is_file() else find_export(folder) / TRANSFORMER
-
-
-def _resolve(path: str | Path) -> Path:
-    text = str(path)
-    return ASSETS / text.removeprefix(ASSET_PREFIX) if text.startswith(ASSET_PREFIX) else Path(path)
+    folder = resolve(path)
+    return folder if (folder / "config.json").is_file() else find_run_export(folder) / TRANSFORMER
 
 
 @contextmanager
@@ -303,10 +307,10 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     weights = trainer.ema_state()
     if not trainer.accelerator.is_main_process:
         return None
-    student = trainer.objective.student
-    card = model_card(config, trainer.step)
     clips = clip_format(config.data, trainer.train_set)
-    return write_export(run_dir(config), student.config, weights, trainer.codec, clips, trainer.config_yaml, card)
+    parts = ExportParts(trainer.objective.student.config, weights, trainer.codec, clips, trainer.config_yaml)
+    baseline = export_baseline(config, trainer.train_set, trainer.codec, clips)
+    return write_export(run_dir(config), parts, baseline, card_facts(config, run_dir(config), trainer.step))
 
 
 def export_checkpoint(run: Path, folder: Path | None) -> Path:
@@ -323,12 +327,21 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
     tensors, state, config_yaml = load_checkpoint(folder)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = build_codec(config.codec)
-    channels = tensors["ema"]["patch_embedding.weight"].shape[1]
+    data_set = build_data_set(config.data)
+    clips = clip_format(config.data, data_set)
+    baseline = export_baseline(config, data_set, codec, clips)
+    parts = ExportParts(baseline.student.config, tensors["ema"], codec, clips, config_yaml)
+    return write_export(run, parts, baseline, card_facts(config, run, state["step"]))
+
+
+def export_baseline(config: RunConfig, data_set: ClipSet, codec: Codec, clips: ClipFormat) -> Baseline:
+    """What an export has to cost: the student that this config gives without foresight, on the meta device."""
     with torch.device("meta"):
-        student = CausalVideoDiT(**student_settings(config.model, channels))
-    card = model_card(config, state["step"])
-    clips = clip_format(config.data, build_data_set(config.data))
-    return write_export(run, student.config, tensors["ema"], codec, clips, config_yaml, card)
+        student = build_objective(replace(config, foresight=None), codec.latent_channels, teacher_width=0).student
+    context_tokens = 0 if config.model.text_dim is None else latent_shape(data_set, codec).context_tokens
+    settings = None if config.objective.kind == "bidirectional" else config.rollout
+    height, width = clips.height // codec.spatial_factor, clips.width // codec.spatial_factor
+    return Baseline(student, settings, height, width, context_tokens)
 
 
 def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
@@ -336,34 +349,3 @@ def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
     sized = {"video_folder": config.video_folder, "scenes": config.scenes}.get(config.kind, data_set)
     assert isinstance(sized, VideoFolderConfig | ScenesConfig | LatentShards)
     return ClipFormat(sized.height, sized.width, data_set.fps)
-
-
-def model_card(config: RunConfig, step: int) -> str:
-    """What this checkpoint is, for whoever finds it."""
-    model, objective = config.model, config.objective
-    role = "bidirectional teacher" if objective.kind == "bidirectional" else "causal video model"
-    lines = [
-        f"# {config.name}",
-        "",
-        f"A {role} trained by video_mirai for {step} steps of {config.train.batch_size} clips (seed {config.seed}).",
-        "",
-        f"- Weights: moving average of the student, safetensors, a diffusers `CausalVideoDiT` in `{TRANSFORMER}/`.",
-        f"- Size: {model.num_layers} layers of {model.num_attention_heads} x {model.attention_head_dim}.",
-        f"- Objective: {objective.kind}, chunks of {objective.chunk_frames} latent frames.",
-        f"- Foresight: {_foresight_in_words(config)}.",
-        f"- Data: {config.data.kind}; codec: {config.codec.kind} (in `{CODEC}/`).",
-        f"- Every setting: `{CONFIG_FILE}`.",
-        "",
-        "Open it with `video_mirai.build.load_run(folder)` or `scripts/rollout.py --checkpoint folder`.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _foresight_in_words(config: RunConfig) -> str:
-    if config.foresight is None:
-        return "none"
-    foresight = config.foresight
-    return (
-        f"weight {foresight.weight}, window {foresight.window}, student layer {foresight.student_layer}, "
-        f"teacher {foresight.teacher.checkpoint} at layer {foresight.teacher.layer}; predictor and teacher not included"
-    )

@@ -67,6 +67,7 @@ class RunConfig:
         foresight: None = no predictor, no teacher.
         resume: "auto" (the newest checkpoint, if there is one), "none", or a checkpoint folder.
         rollout: how this model generates, in validation and, from the export, everywhere else.
+        license: of the exported weights, for their model card: an identifier of the Hub, such as apache-2.0.
     """
 
     name: str
@@ -82,6 +83,7 @@ class RunConfig:
     output_dir: str = "runs"
     resume: str = "auto"
     seed: int = 0
+    license: str = "unknown"
 
 
 def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:

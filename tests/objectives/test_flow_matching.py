@@ -4,7 +4,7 @@ from tiny_models import TEXT_DIM, random_context, random_latents, tiny_model
 
 from video_mirai.models.predictor import ForesightPredictor
 from video_mirai.models.teachers import DiTTeacher
-from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig
+from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig, drop_contexts
 from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
 
 KINDS = ("teacher_forcing", "diffusion_forcing", "bidirectional")
@@ -121,3 +121,20 @@ def test_a_predictor_without_targets_is_an_error():
 def test_unknown_names_list_the_known_ones(change, known):
     with pytest.raises(ValueError, match=known):
         Objective(tiny_model(), ObjectiveConfig(**change))
+
+
+def test_contexts_are_dropped_clip_by_clip_and_at_the_share_asked_for():
+    context = torch.ones(1000, 3, 2)
+    dropped = drop_contexts(context, 0.25, torch.Generator().manual_seed(0)).flatten(1)
+    assert set(dropped.mean(1).tolist()) == {0.0, 1.0}
+    assert abs(float((dropped[:, 0] == 0).float().mean()) - 0.25) < 0.05
+
+
+def test_a_dropped_context_trains_as_zeros_do():
+    model, latents, context = tiny_model(TEXT_DIM), random_latents(4), random_context()
+    objective = Objective(model, ObjectiveConfig(context_dropout=0.999999))
+    losses = [
+        objective(latents, given, torch.Generator().manual_seed(0))["total"]
+        for given in (context, torch.zeros_like(context))
+    ]
+    assert torch.equal(*losses)

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from tiny_models import TEXT_DIM, TOKENS_PER_FRAME, random_context, random_latents, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.predictor import ForesightPredictor
-from video_mirai.training.estimate import forward_flops, predictor_flops, readable, size_of
+from video_mirai.sampling.guidance import GuidanceConfig
+from video_mirai.sampling.rollout import RolloutSettings, rollout
+from video_mirai.sampling.state import RolloutState
+from video_mirai.training.estimate import forward_flops, predictor_flops, readable, rollout_cost, size_of
 
 
 @pytest.mark.parametrize("text_dim", [None, 24])
@@ -29,6 +33,32 @@ def test_forward_flops_are_those_that_torch_counts(text_dim: int | None) -> None
             model(latents, sigmas, context)
     ours = forward_flops(size_of(model), tokens=5 * 16, frames=5, context_tokens=0 if text_dim is None else 7)
     assert ours == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("text_dim", [None, TEXT_DIM])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"solver": "heun", "fuse_commit": False},
+        {"solver": "unipc", "guidance": GuidanceConfig(history_scale=2.0), "precision": "bf16"},
+    ],
+)
+def test_rollout_flops_and_cache_bytes_are_those_of_a_rollout_whose_window_is_full(
+    text_dim: int | None, changes: dict
+) -> None:
+    model = tiny_model(text_dim, attention_backend="matmul")  # torch does not count the fused kernel of CPUs
+    settings = RolloutSettings(num_steps=3, chunk_frames=2, window_frames=3, sink_frames=1, **changes)
+    context = None if text_dim is None else random_context(1)
+    state = RolloutState()
+    chunks = rollout(model, random_latents(6, 1), settings, torch.Generator(), context=context, state=state)
+    next(chunks)
+    with FlopCounterMode(display=False) as counter:
+        next(chunks)
+    cost = rollout_cost(model, settings, TOKENS_PER_FRAME, 0 if context is None else context.shape[1])
+    combining = 1e-4 if "guidance" in changes else 0  # the views' velocities: a product that is no network's
+    assert cost.flops_per_frame == pytest.approx(counter.get_total_flops() / 2, rel=combining)
+    assert state.cache is not None and cost.cache_bytes == state.cache.num_bytes
 
 
 def test_predictor_flops_are_those_that_torch_counts() -> None:

@@ -27,6 +27,8 @@ class ObjectiveConfig:
         window_frames: history frames a chunk may attend to; None = all.
         loss_weighting: "velocity" (1) or "data" (sigma^2: the error of the data it points at).
         history_sigma_max: teacher forcing noises its history up to this level, and tells the model.
+        context_dropout: share of the clips that train without their context (zeros in its place), which guidance on
+            the context needs; 0.1 is usual.
     """
 
     kind: str = "teacher_forcing"
@@ -36,6 +38,7 @@ class ObjectiveConfig:
     loss_weighting: str = "velocity"
     sigma: SigmaSampling = field(default_factory=SigmaSampling)
     history_sigma_max: float = 0.0
+    context_dropout: float = 0.0
 
 
 class Arrangement(NamedTuple):
@@ -68,6 +71,8 @@ class Objective(nn.Module):
         super().__init__()
         if config.kind not in ARRANGEMENTS:
             raise ValueError(f"unknown objective {config.kind!r}; known: {', '.join(ARRANGEMENTS)}.")
+        if not 0 <= config.context_dropout < 1:
+            raise ValueError(f"context_dropout={config.context_dropout} must lie in [0, 1).")
         if config.loss_weighting not in LOSS_WEIGHTINGS:
             raise ValueError(f"unknown loss_weighting {config.loss_weighting!r}; known: {', '.join(LOSS_WEIGHTINGS)}.")
         self.student = student
@@ -92,6 +97,8 @@ class Objective(nn.Module):
         Returns:
             {"total": to minimise, "flow": ..., "foresight": ... with a predictor}, scalars.
         """
+        if context is not None and self.config.context_dropout:
+            context = drop_contexts(context, self.config.context_dropout, generator)
         sigmas, error, hidden = self._denoise(latents, context, generator)
         weights = LOSS_WEIGHTINGS[self.config.loss_weighting](sigmas)
         flow = (weights * error).mean()
@@ -134,6 +141,12 @@ class Objective(nn.Module):
         history_tokens = given.history_frames * tokens
         hidden = {layer: states[:, history_tokens:] for layer, states in output.hidden.items()}
         return sigmas, error, hidden
+
+
+def drop_contexts(context: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """(B, ...) with the whole context of some clips set to zero (Ho and Salimans 2022, arXiv 2207.12598, alg. 1)."""
+    kept = torch.rand(len(context), generator=generator, device=generator.device) >= probability
+    return context * kept.to(context).view(-1, *[1] * (context.ndim - 1))
 
 
 def teacher_forcing(

@@ -77,17 +77,20 @@ def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) 
             f"rollout.window_frames={rollout.window_frames} is longer than objective.window_frames="
             f"{settings.window_frames}, which is what the model learns to look back at."
         )
-    if settings.kind == "teacher_forcing" and rollout.history_sigma > settings.history_sigma_max:
+    if rollout.guidance.context_scale != 1 and settings.context_dropout == 0:
         raise ValueError(
-            f"rollout.history_sigma={rollout.history_sigma} is above objective.history_sigma_max="
-            f"{settings.history_sigma_max}: the model never learns from history as noisy as that."
+            f"rollout.guidance.context_scale={rollout.guidance.context_scale}, but the model never trains without its "
+            f"context: set objective.context_dropout, to 0.1 say."
         )
-    guidance = rollout.guidance
-    if guidance.history_scale != 1 and guidance.history_sigma > settings.history_sigma_max:
-        raise ValueError(
-            f"rollout.guidance.history_sigma={guidance.history_sigma} is above objective.history_sigma_max="
-            f"{settings.history_sigma_max}: the model never learns from history as noisy as that."
-        )
+    noisiest = {"history_sigma": rollout.history_sigma}
+    if rollout.guidance.history_scale != 1:
+        noisiest["guidance.history_sigma"] = rollout.guidance.history_sigma
+    for name, sigma in noisiest.items():
+        if settings.kind == "teacher_forcing" and sigma > settings.history_sigma_max:
+            raise ValueError(
+                f"rollout.{name}={sigma} is above objective.history_sigma_max={settings.history_sigma_max}: the model "
+                f"never learns from history as noisy as that."
+            )
     last_sigma = float(denoising_sigmas(rollout.num_steps, rollout.shift)[-2])
     if student.config.prediction_type == "data" and last_sigma < student.config.sigma_floor:
         raise ValueError(

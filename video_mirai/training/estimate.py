@@ -9,17 +9,25 @@ width D, feed-forward width M, and per clip S tokens in F frames and L context t
     + S x 2 D P (in + out)                            patch embedding and output layer, P pixels a patch
     + F x [ 2 D f + 2 D^2 + 12 D^2 ]                  noise-level embedding, f frequencies
 
-Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted.
+Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted. In a rollout
+the S tokens of a chunk attend to the cached ones too: scores and mix are then 4 D (S + cached). What a pass makes of
+the context alone, 4 D^2 L a layer and its embedding, is kept for as long as the context stays.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from video_mirai.flow.schedule import denoising_sigmas
+from video_mirai.models.cache import KVCache
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.objectives.flow_matching import Objective
+from video_mirai.sampling.guidance import guidance_views
+from video_mirai.sampling.rollout import PRECISIONS, RolloutSettings
+from video_mirai.sampling.solvers import SOLVERS
 from video_mirai.training.trainer import TrainConfig
 
 
@@ -60,15 +68,31 @@ class StepEstimate(NamedTuple):
         return self.student_flops + self.predictor_flops + self.teacher_flops
 
 
-def forward_flops(size: TransformerSize, tokens: int, frames: int, context_tokens: int = 0) -> float:
+class RolloutCost(NamedTuple):
+    """Of generating one video whose window is full; bytes of its KV cache."""
+
+    flops_per_frame: float
+    cache_bytes: int
+
+
+def forward_flops(
+    size: TransformerSize,
+    tokens: int,
+    frames: int,
+    context_tokens: int = 0,
+    *,
+    cached_tokens: int = 0,
+    context_is_kept: bool = False,
+) -> float:
     """Of one clip through one forward pass; the formula at the top of this file."""
     width = size.width
-    per_token = 8 * width**2 + 4 * width * tokens + 4 * width * size.ffn_width
+    per_token = 8 * width**2 + 4 * width * (tokens + cached_tokens) + 4 * width * size.ffn_width
     flops = float(size.num_layers * tokens * per_token)
     if size.text_dim:
-        cross = tokens * (4 * width**2 + 4 * width * context_tokens) + 4 * width**2 * context_tokens
+        flops += size.num_layers * tokens * (4 * width**2 + 4 * width * context_tokens)
+    if size.text_dim and not context_is_kept:
         text_embedder = context_tokens * 2 * (size.text_dim * width + width**2)
-        flops += size.num_layers * cross + text_embedder
+        flops += size.num_layers * 4 * width**2 * context_tokens + text_embedder
     flops += tokens * 2 * width * (size.patch_inputs + size.patch_outputs)
     return flops + frames * (2 * width * size.frequencies + 14 * width**2)
 
@@ -77,6 +101,46 @@ def predictor_flops(width: int, teacher_width: int, num_blocks: int, tokens: int
     """Of one clip through the foresight predictor: attention inside chunks, feed-forward x4, linear map."""
     per_block = 8 * width**2 + 4 * width * chunk_tokens + 16 * width**2
     return float(tokens * (num_blocks * per_block + 2 * width * teacher_width))
+
+
+def rollout_cost(
+    model: CausalVideoDiT, settings: RolloutSettings, tokens_per_frame: int, context_tokens: int
+) -> RolloutCost:
+    """Of a model, which may be on the meta device; its context stays the same."""
+    chunk, views = settings.chunk_frames, len(guidance_views(settings.guidance, settings.history_sigma))
+    cache = KVCache.allocate(
+        model,
+        views,
+        tokens_per_frame,
+        settings.sink_frames,
+        settings.window_frames,
+        room_frames=chunk,
+        dtype=PRECISIONS[settings.precision],
+    )
+    one_pass = forward_flops(
+        size_of(model),
+        chunk * tokens_per_frame,
+        chunk,
+        context_tokens,
+        cached_tokens=cache.capacity_frames * tokens_per_frame,
+        context_is_kept=True,
+    )
+    passes = denoising_passes(settings) + 1  # and one that commits, fused with another or not
+    return RolloutCost(views * passes * one_pass / chunk, cache.num_bytes)
+
+
+def denoising_passes(settings: RolloutSettings) -> int:
+    """Forward passes that the solver makes for one chunk."""
+    passes = 0
+
+    def velocity_of(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal passes
+        passes += 1
+        return x
+
+    frame = torch.zeros(1, 1, 1, 1, 1)
+    SOLVERS[settings.solver](velocity_of, frame, denoising_sigmas(settings.num_steps, settings.shift))
+    return passes
 
 
 def state_bytes(student: int, predictor: int, teacher: int, codec: int, muon: int) -> int:

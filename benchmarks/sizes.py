@@ -48,6 +48,38 @@ class RolloutSize:
 
 
 @dataclass(frozen=True)
+class PeerSize:
+    """A rollout of ours beside other implementations': frame-wise, one clip, (latent_size / patch)^2 tokens a frame.
+
+    Attributes:
+        width, num_layers: of the reference; feed-forward 4 x width.
+        latent_size: height and width.
+        num_steps: denoising passes a frame; ours commits it in one more.
+        history_frames: seen by every frame that is timed.
+        long_history_frames: where ours is held against itself without a cache.
+        large_width, large_layers: of the size whose share of the matmul rate is measured.
+        slow_repetitions: turns that long history and large size get.
+        profiled_frames: under the profiler.
+    """
+
+    width: int = 256
+    num_layers: int = 6
+    head_dim: int = 64
+    latent_size: int = 16
+    patch: int = 2
+    channels: int = 16
+    context_tokens: int = 8
+    text_dim: int = 64
+    num_steps: int = 4
+    history_frames: int = 16
+    long_history_frames: int = 64
+    large_width: int = 768
+    large_layers: int = 12
+    slow_repetitions: int = 3
+    profiled_frames: int = 10
+
+
+@dataclass(frozen=True)
 class LoaderSize:
     """Videos that the benchmark writes itself, cut into clips that tile them.
 
@@ -84,6 +116,7 @@ class Sizes:
     step: StepSize = StepSize()
     run: RunSize = RunSize()
     rollout: RolloutSize = RolloutSize()
+    peers: PeerSize = PeerSize()
     loaders: tuple[LoaderSize, ...] = (
         LoaderSize(),
         LoaderSize(videos=1, height=720, width=1280, batch=1),
@@ -99,5 +132,21 @@ QUICK = Sizes(
     step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
     run=RunSize(config="configs/train/scenes_tiny_foresight.yaml", channels=3, latent_size=16),
     rollout=RolloutSize(chunks=11, full_chunks=1, runs=2),
+    peers=PeerSize(
+        width=32,
+        num_layers=2,
+        head_dim=16,
+        latent_size=4,
+        channels=4,
+        context_tokens=2,
+        text_dim=16,
+        num_steps=2,
+        history_frames=4,
+        long_history_frames=6,
+        large_width=48,
+        large_layers=3,
+        slow_repetitions=1,
+        profiled_frames=2,
+    ),
     loaders=(LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),),
 )

@@ -96,7 +96,7 @@ def start_accelerator(config: TrainConfig, run_dir: Path) -> Accelerator:
 
 
 class Trainer:
-    """Trains an Objective. Codec and foresight source stay outside what Accelerate wraps, and never change.
+    """Trains an Objective. Codec and foresight source stay outside what Accelerate wraps; nothing trains them.
 
     Args:
         objective: student and, with foresight, predictor, in fp32.
@@ -121,7 +121,7 @@ class Trainer:
         foresight: ForesightSource | None = None,
         validator: Validator | None = None,
     ) -> None:
-        _check_batch(config, accelerator.num_processes)
+        _check_batch(config, accelerator.num_processes, 1 if foresight is None else foresight.clips_needed)
         self.config = config
         self.accelerator = accelerator
         self.codec = codec
@@ -145,6 +145,8 @@ class Trainer:
         self.schedulers = make_schedulers(self.optimizers, config.schedule, config.num_steps)
         self._prepared, *_ = accelerator.prepare(objective, *self.optimizers.values())
         self.ema = make_ema(objective.student, config.ema)
+        if foresight is not None:
+            foresight.follow(dict(zip(self._student_names(), self.ema.shadow_params, strict=True)))
 
     def fit(self, num_steps: int) -> bool:
         """Train until step `num_steps`, counted from the start of the run, not from a resume.
@@ -276,8 +278,11 @@ class Trainer:
         totals: dict[str, Tensor] = {}
         for index, part in enumerate(split_batch(batch, parts)):
             latents, context = encode_batch(part, self.codec, self.accelerator.device)
-            with self.accelerator.autocast():
-                targets = self.foresight.targets(latents, context) if self.foresight is not None else None
+            targets = None
+            if self.foresight is not None:
+                video = part["video"].to(latents.device) if "video" in part else None
+                with self.accelerator.autocast():
+                    targets = self.foresight.targets(latents, context, video, self.step)
             is_last = index + 1 == parts
             with nullcontext() if is_last else self.accelerator.no_sync(self._prepared):
                 terms = self._prepared(latents, context, self.generators["noise"], targets)
@@ -373,9 +378,13 @@ class _Stopwatch:
         return elapsed
 
 
-def _check_batch(config: TrainConfig, num_processes: int) -> None:
-    if config.batch_size % (num_processes * config.gradient_accumulation):
+def _check_batch(config: TrainConfig, num_processes: int, clips_needed: int) -> None:
+    parts = num_processes * config.gradient_accumulation
+    split = f"{num_processes} processes x {config.gradient_accumulation} accumulation steps"
+    if config.batch_size % parts:
+        raise ValueError(f"train.batch_size={config.batch_size} does not divide into {split}.")
+    if config.batch_size // parts < clips_needed:
         raise ValueError(
-            f"train.batch_size={config.batch_size} does not divide into {num_processes} processes x "
-            f"{config.gradient_accumulation} accumulation steps."
+            f"train.batch_size={config.batch_size} gives each of {split} {config.batch_size // parts} clip; "
+            f"foresight.shuffle_future needs {clips_needed}, to take the future of another one."
         )

@@ -61,7 +61,7 @@ class BlocksTrunk(nn.Module):
     def __init__(self, width: int, num_heads: int, num_blocks: int) -> None:
         super().__init__()
         if num_blocks < 1:
-            raise ValueError(f"foresight.predictor_blocks={num_blocks}: take at least 1, or foresight.predictor=linear.")
+            raise ValueError(f"foresight.predictor_blocks={num_blocks}: take 1 or more, or foresight.predictor=linear.")
         self.norm_in = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(PredictorBlock(width, num_heads) for _ in range(num_blocks))
         self.norm_out = nn.LayerNorm(width)

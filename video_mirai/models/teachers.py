@@ -1,4 +1,4 @@
-"""Encoders that say what a state should already know: DiTs that read the whole clip, causal ones, the student's average."""
+"""Encoders that say what a state should already know: non-causal DiTs, causal ones, the student's own average."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol

@@ -1,8 +1,8 @@
 """From an encoder's token grid to the student's: one weight matrix per axis, rows that sum to 1.
 
-Space: where the student's grid is coarser or equal, a token is the mean of the encoder's tokens, weighted by the area that
-they share; where it is finer, bilinear between token centres. Time: a latent frame is the mean of the encoder's time
-steps, weighted by how much of the latent frame's pixel frames they cover.
+Space: where the student's grid is coarser or equal, a token is the mean of the encoder's tokens, weighted by the area
+that they share; where it is finer, bilinear between token centres. Time: a latent frame is the mean of the encoder's
+time steps, weighted by how much of the latent frame's pixel frames they cover.
 """
 
 import torch

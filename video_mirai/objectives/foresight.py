@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec
+from video_mirai.models.predictor import ForesightPredictor
 from video_mirai.models.teachers import AverageTeacher, TeacherConfig, TeacherEncoder, resolve_layer
 from video_mirai.objectives.look_ahead import ForesightTargets, fused_targets, head_offsets, look_ahead_targets
 from video_mirai.ops.ramps import decay_factor
@@ -151,6 +153,22 @@ def splice_future(clips: Tensor, kept_frames: int) -> Tensor:
     if len(clips) < 2:
         raise ValueError("foresight.shuffle_future takes the future of another clip; a batch of one has none.")
     return torch.cat([clips[:, :kept_frames], clips.roll(-1, dims=0)[:, kept_frames:]], dim=1)
+
+
+def make_predictors(config: ForesightConfig, student: CausalVideoDiT, teacher_width: int) -> nn.ModuleDict:
+    """{supervised layer of the student: its ForesightPredictor}."""
+    heads = student.config.num_attention_heads
+    predictors = nn.ModuleDict()
+    for layer in config.layers(student.config.num_layers):
+        predictors[str(layer)] = ForesightPredictor(
+            heads * student.config.attention_head_dim,
+            teacher_width,
+            heads,
+            config.predictor_blocks,
+            kind=config.predictor,
+            num_targets=config.num_heads(),
+        )
+    return predictors
 
 
 def supervise(

@@ -18,7 +18,7 @@ class Offset(NamedTuple):
 class ForesightTargets(NamedTuple):
     """What the predictor's heads are held against.
 
-    targets (B, heads, num_chunks, tokens, D_teacher); valid (heads, num_chunks, tokens) bool: tokens that have a target;
+    targets (B, heads, num_chunks, tokens, D_teacher); valid (heads, num_chunks, tokens) bool: tokens that have one;
     scale: where the weight of the loss stands in its schedule, 1 at its peak.
     """
 

@@ -20,7 +20,7 @@ from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightSource
 from video_mirai.training import checkpoint
-from video_mirai.training.batches import ClipSet, count_frames, encode_batch, split_batch
+from video_mirai.training.batches import ClipSet, check_batch_size, count_frames, encode_batch, split_batch
 from video_mirai.training.ema import EMAConfig, ema_weights, make_ema
 from video_mirai.training.optimizers import (
     OptimizerConfig,
@@ -121,7 +121,8 @@ class Trainer:
         foresight: ForesightSource | None = None,
         validator: Validator | None = None,
     ) -> None:
-        _check_batch(config, accelerator.num_processes, 1 if foresight is None else foresight.clips_needed)
+        parts = (accelerator.num_processes, config.gradient_accumulation)
+        check_batch_size(config.batch_size, *parts, 1 if foresight is None else foresight.clips_needed)
         self.config = config
         self.accelerator = accelerator
         self.codec = codec
@@ -376,15 +377,3 @@ class _Stopwatch:
         now = time.perf_counter()
         elapsed, self._start = now - self._start, now
         return elapsed
-
-
-def _check_batch(config: TrainConfig, num_processes: int, clips_needed: int) -> None:
-    parts = num_processes * config.gradient_accumulation
-    split = f"{num_processes} processes x {config.gradient_accumulation} accumulation steps"
-    if config.batch_size % parts:
-        raise ValueError(f"train.batch_size={config.batch_size} does not divide into {split}.")
-    if config.batch_size // parts < clips_needed:
-        raise ValueError(
-            f"train.batch_size={config.batch_size} gives each of {split} {config.batch_size // parts} clip; "
-            f"foresight.shuffle_future needs {clips_needed}, to take the future of another one."
-        )

@@ -13,7 +13,7 @@ from video_mirai.config import RunConfig, load_config
 from video_mirai.data.latent_header import LatentHeader
 from video_mirai.data.latent_writer import pack_sample, write_shard
 
-CONFIGS = sorted((REPOSITORY / "configs" / "train").glob("*.yaml"))
+CONFIGS = sorted((REPOSITORY / "configs" / "train").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (["foresight.window=[0,0]"], r"foresight\.window=\[0, 0\] names an offset twice"),
         (["foresight.window=[0,8]"], r"foresight\.window=\[0, 8\] is longer than the clip"),
-        (["foresight.student_layer=3"], r"foresight\.student_layer=3: its layers go from 1 to 2"),
+        (["foresight.student_layers=[3]"], r"foresight\.student_layers=3: its layers go from 1 to 2"),
         (["foresight.teacher.layer=0"], r"foresight\.teacher\.layer=0"),
         (["foresight.teacher.checkpoint=none/here"], r"none/here does not exist"),
         (["foresight.teacher.checkpoint=asset:none"], r"none does not exist"),

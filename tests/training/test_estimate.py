@@ -31,13 +31,14 @@ def test_forward_flops_are_those_that_torch_counts(text_dim: int | None) -> None
     assert ours == counter.get_total_flops()
 
 
-def test_predictor_flops_are_those_that_torch_counts() -> None:
+@pytest.mark.parametrize("kind", ["linear", "mlp", "blocks"])
+def test_predictor_flops_are_those_that_torch_counts(kind: str) -> None:
     with torch.device("meta"):
-        predictor = ForesightPredictor(student_dim=32, teacher_dim=48, num_heads=2, num_blocks=2)
+        predictor = ForesightPredictor(32, 48, num_heads=2, num_blocks=2, kind=kind, num_targets=3)
         hidden = torch.zeros(1, 6 * 4, 32)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             predictor(hidden, 2, 2, 2)
-    assert predictor_flops(32, 48, 2, tokens=24, chunk_tokens=8) == counter.get_total_flops()
+    assert predictor_flops(predictor, tokens=24, chunk_tokens=8) == counter.get_total_flops()
 
 
 def test_readable_numbers_have_three_digits_and_a_unit() -> None:

@@ -68,7 +68,7 @@ def resolve_layer(setting: str, value: float, num_layers: int) -> int:
     """
     if 0 < value < 1:
         return max(1, round(value * num_layers))
-    if value != int(value) or not 1 <= value <= num_layers:
+    if not 1 <= value <= num_layers or value != int(value):
         raise ValueError(
             f"{setting}={value:g}: its layers go from 1 to {num_layers}, or give a fraction of its depth below 1."
         )

@@ -80,6 +80,10 @@ class ForesightConfig:
     shuffle_future: bool = False
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
+    def __post_init__(self) -> None:
+        if self.neighbours < 0 or (self.neighbours and self.fuse != "heads"):
+            raise ValueError(f"foresight.neighbours={self.neighbours} must be 0, or more with foresight.fuse=heads.")
+
     def layers(self, num_layers: int) -> tuple[int, ...]:
         """Numbers of the supervised blocks of a student with so many; ValueError for one that it doesn't have."""
         layers = tuple(resolve_layer("foresight.student_layers", value, num_layers) for value in self.student_layers)

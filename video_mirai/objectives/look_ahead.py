@@ -1,5 +1,6 @@
 """Which of a teacher's features a chunk has to predict: offsets in time and neighbours on the space-time grid."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -99,7 +100,8 @@ def head_offsets(window: tuple[int, ...], neighbours: int) -> list[Offset]:
     Neighbours lie in the window's chunks at another row or column; near is the Euclidean distance with a chunk, a row
     and a column counting 1 each, and of equally near ones the earlier chunk, upper row, left column comes first.
     """
-    reach = range(-neighbours, neighbours + 1)
+    radius = math.ceil(math.sqrt(neighbours))  # a circle that holds more than so many positions
+    reach = range(-radius, radius + 1)
     around = [Offset(ahead, row, column) for ahead in window for row in reach for column in reach if row or column]
     around.sort(key=lambda offset: (sum(step**2 for step in offset), offset))
     return [Offset(ahead) for ahead in window] + around[:neighbours]

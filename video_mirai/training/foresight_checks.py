@@ -62,8 +62,6 @@ def _check_offsets(foresight: ForesightConfig, num_chunks: int, grid: tuple[int,
         raise ValueError(f"foresight.window={window} names an offset twice.")
     if not window or max(window) >= num_chunks or min(window) < 0:
         raise ValueError(f"foresight.window={window} is longer than the clip: offsets go from 0 to {num_chunks - 1}.")
-    if foresight.neighbours < 0 or (foresight.neighbours and foresight.fuse != "heads"):
-        raise ValueError(f"foresight.neighbours={foresight.neighbours} must be 0, or more with foresight.fuse=heads.")
     rows, columns = grid
     for offset in head_offsets(tuple(window), foresight.neighbours):
         if abs(offset.rows) >= rows or abs(offset.columns) >= columns:

@@ -135,7 +135,18 @@ def test_clean_tap_does_not_depend_on_the_noise_of_the_targets():
     assert losses["noisy"][0] != losses["noisy"][1]
 
 
-@pytest.mark.parametrize("settings", [{"tap": "clean"}, {"fuse": "heads", "neighbours": 3}, {"loss": "smooth_l1"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tap": "clean"},
+        {"fuse": "heads", "neighbours": 3},
+        {"loss": "smooth_l1"},
+        *({"predictor": kind} for kind in ("none", "linear", "mlp", "blocks")),
+        *({"window": window} for window in ([0], [1], [2], [0, 1, 2])),
+        *({"student_layers": layers} for layers in ([0.5], [1, 3])),
+    ],
+    ids=str,
+)
 def test_every_switch_supervises_the_student(settings):
     objective, source = foresight_objective(1.0, **settings)
     latents = random_latents(4)

@@ -74,7 +74,7 @@ class PixelTeacher:
         grid: the student's: (latent height, width) -> token rows and columns.
     """
 
-    is_frozen: ClassVar[bool] = True
+    reads_pixels: ClassVar[bool] = True
 
     def __init__(
         self, network: nn.Module, layer: float, codec: Codec, grid: Callable[[int, int], tuple[int, int]]
@@ -171,8 +171,8 @@ def load_encoder(
         _check_image_size(image_size, config, family)
         setattr(config, family.size_key, image_size)
     if untrained or device.type == "meta":
-        with device:
-            return AutoModel.from_config(config)
+        with torch.device("meta" if device.type == "meta" else "cpu"):  # the same weights on every device
+            return AutoModel.from_config(config).to(device)
     network, report = AutoModel.from_pretrained(
         checkpoint, config=config, dtype=dtype, ignore_mismatched_sizes=False, output_loading_info=True
     )

@@ -16,10 +16,12 @@ from video_mirai.ops.masks import chunk_causal_mask
 class TeacherEncoder(Protocol):
     """Features without gradient on the student's token grid.
 
-    feature_dim: their width D_teacher; network: what computes them, for counting.
+    feature_dim: their width D_teacher; reads_pixels: it wants the video, where there is one; network: what computes
+    them, for counting.
     """
 
     feature_dim: int
+    reads_pixels: ClassVar[bool]
     network: nn.Module
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -81,7 +83,7 @@ class DiTTeacher:
     A teacher that sees the future must never run at inference. It draws its noise from a generator of its own.
     """
 
-    is_frozen: ClassVar[bool] = True
+    reads_pixels: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -134,8 +136,6 @@ class AverageTeacher(DiTTeacher):
 
     Its weights are the average's own tensors, so it takes no memory, and is saved and resumed with them.
     """
-
-    is_frozen = False
 
     def follow(self, average: dict[str, Tensor]) -> None:
         """Read through these tensors, {the student's parameter name: averaged weight}, from now on.

@@ -113,8 +113,8 @@ def _load_dit(origin: TeacherOrigin, placing: Placing) -> CausalVideoDiT:
     _require_checkpoint(origin.settings, "name a trained teacher's run folder.")
     assert origin.folder is not None
     if origin.settings.untrained or placing.device.type == "meta":
-        with placing.device:
-            return CausalVideoDiT.from_config(CausalVideoDiT.load_config(origin.folder))
+        with torch.device("meta" if placing.device.type == "meta" else "cpu"):  # the same weights on every device
+            return CausalVideoDiT.from_config(CausalVideoDiT.load_config(origin.folder)).to(placing.device)
     return CausalVideoDiT.from_pretrained(origin.folder, torch_dtype=placing.dtype).to(placing.device)
 
 

@@ -281,7 +281,8 @@ class Trainer:
             latents, context = encode_batch(part, self.codec, self.accelerator.device)
             targets = None
             if self.foresight is not None:
-                video = part["video"].to(latents.device) if "video" in part else None
+                reads_video = self.foresight.teacher.reads_pixels and "video" in part
+                video = part["video"].to(latents.device) if reads_video else None
                 with self.accelerator.autocast():
                     targets = self.foresight.targets(latents, context, video, self.step)
             is_last = index + 1 == parts

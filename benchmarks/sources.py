@@ -8,15 +8,20 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Findings, ratios, take_turns, timed
-from benchmarks.objective import GROUP, make_trainer, read_config, write_teacher
+from benchmarks.objective import GROUP, make_model, make_trainer, num_frames, read_config, write_teacher
 from benchmarks.sizes import RunSize, Sizes
-from video_mirai.config import config_to_yaml
+from video_mirai.build import build_objective, teacher_origin
+from video_mirai.config import RunConfig, config_to_yaml
 from video_mirai.data.loader import collate_clips
+from video_mirai.models.codecs import build_codec
+from video_mirai.training.estimate import ClipSize, estimate_step
+from video_mirai.training.teacher_sources import Placing, build_teacher
 from video_mirai.training.trainer import Trainer, start_accelerator
 
 PLAIN = "none"
 AVERAGE = (
     "foresight.teacher.kind=ema",
+    "foresight.teacher.checkpoint=''",
     "foresight.teacher.sigma=0",
     "foresight.fuse=heads",
     "foresight.window=[1,2]",
@@ -40,6 +45,7 @@ def measure_sources(sizes: Sizes, device: torch.device, work_dir: Path) -> Findi
     }
     trainers = _make_trainers(sizes.run, latent_sources, accelerator, work_dir)
     _add_rows(findings, trainers, device, sizes.repetitions, sizes.warmup)
+    _add_counts(findings, sizes.run, latent_sources)
 
     clips = sizes.sources.encoder_batch
     encoders = {f"{name}, {clips} clips": settings for name, settings in _encoders(sizes, work_dir).items()}
@@ -47,6 +53,7 @@ def measure_sources(sizes: Sizes, device: torch.device, work_dir: Path) -> Findi
     if encoders:
         trainers |= (of_encoders := _make_trainers(sizes.run, encoders, accelerator, work_dir, fewer))
         _add_rows(findings, of_encoders, device, sizes.sources.encoder_repetitions, sizes.warmup)
+        _add_counts(findings, sizes.run, encoders)
     findings.add(GROUP, "parameters at inference, any source / none", _exported_sizes(trainers), "x", at_most=1.0)
     return findings
 
@@ -62,12 +69,10 @@ def _make_trainers(
     size: RunSize, sources: dict[str, tuple[str, ...]], accelerator: Accelerator, work_dir: Path, *overrides: str
 ) -> dict[str, Trainer]:
     """By source; first that of none."""
-    configs = {PLAIN: ("foresight=null",)} | {
-        name: ("foresight.teacher.checkpoint=''", *settings) for name, settings in sources.items()
-    }
+    settings = {PLAIN: ("foresight=null",)} | sources
     return {
-        name: make_trainer(read_config(size, *overrides, *settings), size, accelerator, work_dir)
-        for name, settings in configs.items()
+        name: make_trainer(read_config(size, *overrides, *lines), size, accelerator, work_dir)
+        for name, lines in settings.items()
     }
 
 
@@ -84,13 +89,33 @@ def _add_rows(
             findings.series[f"training step, source {name}"] = seconds
 
 
+def _add_counts(findings: Findings, size: RunSize, sources: dict[str, tuple[str, ...]]) -> None:
+    """What training.estimate says of the same steps; the codec, which encoders need to see pixels, is not counted."""
+    plain = _counted_flops(read_config(size, "foresight=null"), size)
+    for name, settings in sources.items():
+        ratio = _counted_flops(read_config(size, *settings), size) / plain
+        findings.add(GROUP, f"source {name} / none, counted FLOPs", [ratio], "x")
+
+
+def _counted_flops(config: RunConfig, size: RunSize) -> float:
+    codec, teacher, meta = build_codec(config.codec), None, torch.device("meta")
+    with meta:
+        student = make_model(config, size)
+    if config.foresight is not None:
+        teacher = build_teacher(teacher_origin(config, student, codec), Placing(meta, torch.float32, None))
+    with meta:
+        objective = build_objective(config, size.channels, 0 if teacher is None else teacher.feature_dim)
+    clip = ClipSize(num_frames(config), student.tokens_per_frame(size.latent_size, size.latent_size), 0)
+    return estimate_step(objective, teacher, codec, config.train, clip, num_processes=1).flops
+
+
 def _encoders(sizes: Sizes, work_dir: Path) -> dict[str, tuple[str, ...]]:
     """{family: settings}, each an untrained network of its architecture; none without transformers (extra hf)."""
     if find_spec("transformers") is None:
         return {}
     from transformers import AutoConfig
 
-    settings = {}
+    settings: dict[str, tuple[str, ...]] = {}
     image_sizes = dict(sizes.sources.encoder_image_sizes)
     for family, differences in sizes.sources.encoders:
         AutoConfig.for_model(family, **differences).save_pretrained(work_dir / family)

@@ -39,6 +39,27 @@ class RunSize:
 
 
 @dataclass(frozen=True)
+class SourceSize:
+    """Foresight's sources, each beside the plain step of the same run.
+
+    Attributes:
+        encoders: {family: its config in transformers, where it differs from that of the published base size}; random
+            weights, which cost the same.
+        encoder_image_sizes: {family: foresight.teacher.image_size}, where the shipped configs set one.
+        encoder_batch, encoder_repetitions: encoders are larger than the student by far, so fewer clips and turns.
+    """
+
+    encoders: tuple[tuple[str, dict[str, int]], ...] = (
+        ("dinov2", {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518, "patch_size": 14}),
+        ("videomae", {}),
+        ("vjepa2", {}),
+    )
+    encoder_image_sizes: tuple[tuple[str, int], ...] = (("dinov2", 112),)
+    encoder_batch: int = 2
+    encoder_repetitions: int = 3
+
+
+@dataclass(frozen=True)
 class RolloutSize:
     """Of the run's model: chunks generated in each of `runs` rollouts with the cache and `full_chunks` without."""
 
@@ -115,6 +136,7 @@ class Sizes:
     matmul: int = 2048
     step: StepSize = StepSize()
     run: RunSize = RunSize()
+    sources: SourceSize = SourceSize()
     rollout: RolloutSize = RolloutSize()
     peers: PeerSize = PeerSize()
     loaders: tuple[LoaderSize, ...] = (
@@ -125,12 +147,19 @@ class Sizes:
 
 
 FULL = Sizes()
+SMALLEST = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+SMALLEST_CROP = {name: value for name, value in SMALLEST.items() if name != "image_size"} | {"crop_size": 16}
 QUICK = Sizes(
     repetitions=2,
     warmup=1,
     matmul=128,
     step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
     run=RunSize(config="configs/train/scenes_tiny_foresight.yaml", channels=3, latent_size=16),
+    sources=SourceSize(
+        encoders=(("dinov2", SMALLEST), ("videomae", {**SMALLEST, "num_frames": 4}), ("vjepa2", SMALLEST_CROP)),
+        encoder_image_sizes=(),
+        encoder_repetitions=1,
+    ),
     rollout=RolloutSize(chunks=11, full_chunks=1, runs=2),
     peers=PeerSize(
         width=32,

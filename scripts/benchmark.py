@@ -42,10 +42,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work_dir:
         if "train" in options.only:
             from benchmarks.objective import measure_foresight
+            from benchmarks.sources import measure_sources
             from benchmarks.training import measure_steps
 
             findings.extend(measure_steps(sizes, device, compiled=options.compile))
             findings.extend(measure_foresight(sizes, device, Path(work_dir), compiled=False))
+            findings.extend(measure_sources(sizes, device, Path(work_dir)))
             if options.compile:
                 torch.compiler.reset()
                 findings.extend(measure_foresight(sizes, device, Path(work_dir), compiled=True))

@@ -114,7 +114,7 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     # Here, because these imports take seconds and --help needs none.
     from accelerate import PartialState
 
-    from video_mirai.build import load_run
+    from video_mirai.build import check_generation, load_run
     from video_mirai.training.signals import StopSignals
 
     log_to_stderr()
@@ -125,6 +125,7 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     run = load_run(options.checkpoint, device)
     settings = rollout_settings(run, options)
     check_memory(run, settings, batch_size=len(jobs[0].seeds))
+    check_generation(run, settings)
     kind, steering = context_kind(run, options.split), Steering(options.label, options.actions)
     check_steering(kind, steering, options.frames)
     names = kind.names if kind.kind == ACTIONS else ()

@@ -95,10 +95,7 @@ def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None
         FileNotFoundError: the file, or one it is based on, is missing.
         ValueError: unknown key, wrong type or missing value; the message starts with its full path.
     """
-    tree = _read_with_bases(Path(path), seen=())
-    merged = OmegaConf.structured(cls)
-    for key, value in _leaves(tree):
-        merged = _merge_one(merged, key, value, origin=str(path))
+    merged = _merge_tree(OmegaConf.structured(cls), _read_with_bases(Path(path), seen=()), origin=str(path))
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -174,6 +171,16 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((full_key, value))
     return found
+
+
+def _merge_tree(merged: Any, tree: dict[str, Any], origin: str) -> Any:
+    """All at once, which takes a fraction of the time; value by value only where one of them has to be found and named."""
+    try:
+        return OmegaConf.merge(merged, tree)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        for key, value in _leaves(tree):
+            merged = _merge_one(merged, key, value, origin)
+        return merged
 
 
 def _merge_one(merged: Any, key: str, value: Any, origin: str) -> Any:

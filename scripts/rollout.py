@@ -1,97 +1,159 @@
-"""Continue a video with a trained model, for any number of frames."""
+"""Continue videos, pictures or nothing with a trained model, for any number of frames."""
 
 import argparse
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from _cli import log_to_stderr, make_parser, parse_device, run_script
+from _cli import INTERRUPTED, log_to_stderr, make_parser, parse_device, run_script
+from _histories import DATA_SET, NOTHING, History, Request, list_sources, read_history
+from _outputs import COMPARE, GRID, SINGLE, STDOUT, Job, Layout, own_stdout, plan_jobs
+from _steering import ACTIONS, ContextKind, Steering, check_steering, context_kind, steer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
     from video_mirai.build import LoadedRun
     from video_mirai.sampling.rollout import RolloutSettings
+    from video_mirai.training.signals import StopSignals
 
-DESCRIPTION = """Continue a video with a trained model, for any number of frames.
+DESCRIPTION = """Continue videos, pictures or nothing with a trained model, for any number of frames.
 
-The file holds the history, as the codec gives it back, and then the generated frames; it is written while they are
-made, so that memory doesn't depend on how many there are, and plays even when the run is interrupted."""
-EXAMPLE = "python scripts/rollout.py --checkpoint runs/doom --history clip.mp4 --frames 600 --out long.mp4"
-DATA_SET = "dataset"
+A file holds the history, as the codec gives it back, and then the generated frames; it is written while they are made,
+so that memory doesn't depend on how many there are, and plays even when the run is interrupted. With accelerate launch
+histories and seeds are shared out over the processes. Formats, names and exit codes: docs/rollout.md."""
+EXAMPLE = """python scripts/rollout.py --checkpoint runs/doom --history clip.mp4 --frames 600 --out long.mp4
+  python scripts/rollout.py --checkpoint runs/doom --history clips/ --seeds 0 1 2 --frames 600 --out rollouts/
+  python scripts/rollout.py --checkpoint runs/doom --history none --frames 600 --out - | ffmpeg ..."""
 
 
-class History(NamedTuple):
-    """latents (1, F, C, h, w); context as the model takes it, or None; fps of the video."""
+class Session(NamedTuple):
+    """What is the same for all files. is_main: whether this process shows its progress."""
 
-    latents: "Tensor"
-    context: "Tensor | None"
-    fps: float
+    run: "LoadedRun"
+    settings: "RolloutSettings"
+    options: argparse.Namespace
+    request: Request
+    kind: ContextKind
+    steering: Steering
+    stdout: FileIO | None
+    is_main: bool
 
 
 def main() -> None:
     """Parse, load, generate."""
-    arguments = build_parser().parse_args()
-
-    # Below, because these imports take seconds and --help needs none.
-    import torch
-
-    from video_mirai.build import load_run
-    from video_mirai.media import check_video_suffix
-    from video_mirai.sampling.rollout import rollout
-
-    check_video_suffix(arguments.out)
-    if arguments.frames < 1:
-        raise ValueError(f"--frames {arguments.frames} must be at least 1.")
-    if arguments.history != DATA_SET and Path(arguments.history).resolve() == Path(arguments.out).resolve():
-        raise ValueError(f"--out {arguments.out} is the history's own file; name another.")
-    log_to_stderr()
-    arguments.device = parse_device(arguments.device)
-    run = load_run(arguments.checkpoint, arguments.device)
-    settings = rollout_settings(run, arguments)
-    history = read_history(run, arguments)
-    generator = torch.Generator(arguments.device).manual_seed(arguments.seed)
-    chunks = rollout(run.model, history.latents, settings, generator, context=history.context)
-    fps = arguments.fps if arguments.fps is not None else history.fps
-    write_stream(run.codec.decode_stream(chain([history.latents], chunks)), history, arguments, run, fps)
+    options = build_parser().parse_args()
+    check_options(options)
+    with ExitStack() as stack:
+        stdout = stack.enter_context(own_stdout()) if options.out == STDOUT else None
+        try:
+            generate_all(options, stdout)
+        except BrokenPipeError:
+            if stdout is None:
+                raise
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every option."""
     parser = make_parser(DESCRIPTION, EXAMPLE)
-    parser.add_argument("--checkpoint", required=True, help="run folder, its export folder, or asset:NAME")
-    parser.add_argument(
-        "--history", required=True, help=f"video file, whose last frames are continued, or '{DATA_SET}': the run's own"
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run folder, its export folder, or asset:NAME")
+    add(
+        "--history",
+        required=True,
+        nargs="+",
+        help=f"video files, whose last frames are continued, pictures, folders of videos, '{DATA_SET}' (the run's own) "
+        f"or '{NOTHING}'",
     )
-    parser.add_argument("--index", type=int, default=0, help="clip of the data set (default: %(default)s)")
-    parser.add_argument("--split", default="val", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--frames", type=int, required=True, help="frames to generate")
-    parser.add_argument("--out", required=True, help="video to write: .mp4 or .gif")
-    parser.add_argument("--history-frames", type=int, help="frames of history (default: as in the run's validation)")
-    parser.add_argument("--settings", help="YAML of rollout settings that replace the run's own")
-    parser.add_argument("--steps", type=int, help="denoising steps per chunk")
-    parser.add_argument("--window", type=int, help="latent frames attended to, besides the sink")
-    parser.add_argument("--fps", type=float, help="frame rate of the file (default: the history's)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    add("--index", type=int, nargs="+", default=[0], help="clips of the data set (default: %(default)s)")
+    add("--split", default="val", help="split of the data set (default: %(default)s)")
+    add("--frames", type=int, required=True, help="frames to generate")
+    add("--out", required=True, help="file (.mp4, .gif, .npy, or NAME.png: the folder NAME), folder, or - for a pipe")
+    add("--format", default="mp4", help="of the files in a folder: mp4, gif, npy or png (default: %(default)s)")
+    add("--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0], help="(default: %(default)s)")
+    together = parser.add_mutually_exclusive_group()
+    together.add_argument(
+        "--grid", dest="layout", action="store_const", const=GRID, default=SINGLE, help="all seeds in one video"
+    )
+    together.add_argument(
+        "--compare",
+        dest="layout",
+        action="store_const",
+        const=COMPARE,
+        help="the truth and all seeds side by side; files are then continued from their first frames",
+    )
+    add("--scale", type=int, default=1, help="whole-number enlargement (default: %(default)s)")
+    add("--history-frames", type=int, help="frames of history (default: as in the run's validation; 1 for a picture)")
+    add("--class", dest="label", metavar="NAME", help="class of all frames")
+    add("--actions", type=Path, metavar="FILE", help=".jsonl with a class or actions for every generated frame")
+    add("--settings", help="YAML of rollout settings that replace the run's own")
+    add("--steps", type=int, help="denoising steps per chunk")
+    add("--window", type=int, help="latent frames attended to, besides the sink")
+    add("--fps", type=float, help="frame rate of the file (default: the model's)")
+    add("--device", default="auto", help="auto (this process's GPU, else the CPU) or a torch device (default: auto)")
     return parser
 
 
-def rollout_settings(run: "LoadedRun", arguments: argparse.Namespace) -> "RolloutSettings":
+def check_options(options: argparse.Namespace) -> None:
+    """ValueError for the first option that cannot be."""
+    for option in ("frames", "scale"):
+        if vars(options)[option] < 1:
+            raise ValueError(f"--{option} {vars(options)[option]} must be at least 1.")
+    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, options.seeds))}: numbers from 0, each once.")
+    if options.fps is not None and not 0 < options.fps < float("inf"):
+        raise ValueError(f"--fps {options.fps} must be positive.")
+
+
+def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
+    """This process's share of the files."""
+    # Here, because these imports take seconds and --help needs none.
+    from accelerate import PartialState
+
+    from video_mirai.build import load_run
+    from video_mirai.training.signals import StopSignals
+
+    log_to_stderr()
+    sources = list_sources(options.history, options.index, options.split)
+    jobs = plan_jobs(sources, options.seeds, options.out, options.layout, f".{options.format.lstrip('.')}")
+    state = PartialState(cpu=options.device == "cpu")
+    device = state.device if options.device == "auto" else parse_device(options.device)
+    run = load_run(options.checkpoint, device)
+    settings = rollout_settings(run, options)
+    check_memory(run, settings, batch_size=len(jobs[0].seeds))
+    kind, steering = context_kind(run, options.split), Steering(options.label, options.actions)
+    check_steering(kind, steering, options.frames)
+    names = kind.names if kind.kind == ACTIONS else ()
+    request = Request(options.history_frames, options.layout == COMPARE, options.split, device, names)
+    session = Session(run, settings, options, request, kind, steering, stdout, state.is_main_process)
+    mine = jobs[state.process_index :: state.num_processes]
+    with StopSignals() as signals:
+        for number, job in enumerate(mine, 1):
+            generate_one(session, job, signals)
+            if signals.received is not None:
+                print(f"{len(mine) - number} of {len(mine)} videos were not begun.", file=sys.stderr)
+                raise SystemExit(INTERRUPTED)
+    state.destroy_process_group()
+
+
+def rollout_settings(run: "LoadedRun", options: argparse.Namespace) -> "RolloutSettings":
     """The run's settings, replaced by those of --settings, and these by --steps and --window."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    changes = {"num_steps": arguments.steps, "window_frames": arguments.window}
+    changes = {"num_steps": options.steps, "window_frames": options.window}
     merged = OmegaConf.structured(run.rollout)
     try:
-        if arguments.settings is not None:
-            merged = OmegaConf.merge(merged, OmegaConf.load(arguments.settings))
+        if options.settings is not None:
+            merged = OmegaConf.merge(merged, OmegaConf.load(options.settings))
         merged = OmegaConf.merge(merged, {name: value for name, value in changes.items() if value is not None})
     except (OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(f"--settings {arguments.settings}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"--settings {options.settings}: {str(error).splitlines()[0]}") from error
     settings: RolloutSettings = OmegaConf.to_object(merged)  # type: ignore[assignment]
     for option, value in (("--steps", settings.num_steps), ("--window", settings.window_frames)):
         if value < 1:
@@ -99,84 +161,102 @@ def rollout_settings(run: "LoadedRun", arguments: argparse.Namespace) -> "Rollou
     return settings
 
 
-def read_history(run: "LoadedRun", arguments: argparse.Namespace) -> History:
-    """From the data set's clip, or the last frames of the file; ValueError for one that is missing or too short."""
-    num_frames = arguments.history_frames
-    if num_frames is None:
-        num_frames = run.codec.num_pixel_frames(run.config.validation.history_frames)
-    if num_frames < 1:
-        raise ValueError(f"--history-frames {num_frames} must be at least 1.")
-    num_latent_frames = run.codec.num_latent_frames(num_frames)
-    if arguments.history == DATA_SET:
-        return history_of_data_set(run, arguments, num_frames, num_latent_frames)
-    return history_of_file(run, arguments, num_frames)
+def check_memory(run: "LoadedRun", settings: "RolloutSettings", batch_size: int) -> None:
+    """ValueError, with the number of bytes, for a window whose cache memory has no room for."""
+    from video_mirai.models.cache_size import check_cache_fits
+    from video_mirai.sampling.guidance import guidance_views
+    from video_mirai.sampling.rollout import PRECISIONS
 
-
-def history_of_data_set(
-    run: "LoadedRun", arguments: argparse.Namespace, num_frames: int, num_latent_frames: int
-) -> History:
-    """The beginning of clip --index."""
-    from video_mirai.build import build_data_set
-
-    is_encoded = run.config.data.kind == "latent_shards"
-    data = build_data_set(
-        run.config.data, split=arguments.split, num_frames=num_latent_frames if is_encoded else num_frames
+    factor = run.codec.spatial_factor
+    check_cache_fits(
+        run.model,
+        batch_size * len(guidance_views(settings.guidance, settings.history_sigma)),
+        run.model.tokens_per_frame(run.clips.height // factor, run.clips.width // factor),
+        settings.sink_frames,
+        settings.window_frames,
+        room_frames=settings.chunk_frames,
+        dtype=PRECISIONS.get(settings.precision),
     )
-    if not 0 <= arguments.index < len(data):
-        raise ValueError(f"--index {arguments.index} is not in 0..{len(data) - 1} (split {arguments.split}).")
-    sample = data[arguments.index]
-    if is_encoded:
-        latents = sample["latents"][None].to(arguments.device)
-    else:
-        latents = run.codec.encode(sample["video"][None].to(arguments.device))
-    context = sample["context"][None].to(arguments.device) if "context" in sample else None
-    return History(latents, context, data.fps)
 
 
-def history_of_file(run: "LoadedRun", arguments: argparse.Namespace, num_frames: int) -> History:
-    """The last frames of a video file, at the size and frame rate that the model was trained on."""
-    import torch
+def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
+    """Continues one history with the seeds of one file, and writes it until it is whole or a signal comes.
 
-    from video_mirai.data.video_folder import VideoFolderConfig, clip_indices, count_starts
-    from video_mirai.data.video_reader import UnreadableVideo, fit_frames, open_video
-
-    height, width, fps = run.clips
-    folder = run.config.data.video_folder
-    with open_video(arguments.history, VideoFolderConfig.backend if folder is None else folder.backend) as video:
-        num_starts = count_starts(video.timestamps, num_frames, fps)
-        if num_starts == 0:
-            rate = "" if fps is None else f" at {fps:g} fps"
-            raise UnreadableVideo(
-                arguments.history, f"too short: {len(video.timestamps)} frames, history needs {num_frames}{rate}"
-            )
-        indices = clip_indices(video.timestamps, num_starts - 1, num_frames, fps)
-        frames = fit_frames(video.read(indices), height, width)
-        rate_of_file = video.info.fps
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    latents = run.codec.encode(pixels[None].to(arguments.device))
-    return History(latents, None, fps if fps is not None else rate_of_file)
-
-
-def write_stream(
-    parts: "Iterator[Tensor]", history: History, arguments: argparse.Namespace, run: "LoadedRun", fps: float
-) -> None:
-    """Writes decoded parts (1, T, C, H, W), the history first, until --frames have been generated."""
+    Raises:
+        SystemExit: exit code 1, one line and a file that holds all before: latents that are no numbers, or a full disk.
+    """
     from tqdm import tqdm
 
-    from video_mirai.media import VideoWriter
+    from video_mirai.media import RawWriter, WriteError, open_writer
+    from video_mirai.sampling.stream import NonFiniteLatents
 
-    left = arguments.frames
-    with VideoWriter(arguments.out, fps) as writer, tqdm(total=left, unit="frame", desc="rollout") as progress:
-        writer.append(next(parts)[0])
-        given = writer.num_frames
-        for part in parts:
-            frames = part[0, :left]
-            writer.append(frames)
-            left -= len(frames)
-            progress.update(len(frames))
-            if left == 0:
-                break
-    print(f"{arguments.out}: {given} frames of history, {arguments.frames} generated, {fps:g} fps")
+    options = session.options
+    history = read_history(session.run, job.source, session.request)
+    fps = options.fps if options.fps is not None else history.fps
+    writer = RawWriter(session.stdout, fps) if session.stdout is not None else open_writer(job.out, fps)
+    bar = tqdm(total=options.frames, unit="frame", desc=job.out.name, disable=not session.is_main)
+    try:
+        with closing(arranged(session, job, history)) as pictures, writer, bar:
+            writer.append(next(pictures))
+            given = writer.num_frames
+            while writer.num_frames < given + options.frames and signals.received is None:
+                frames = next(pictures)[: given + options.frames - writer.num_frames]
+                writer.append(frames)
+                bar.update(len(frames))
+    except NonFiniteLatents as error:
+        raise SystemExit(
+            f"error: frame {writer.num_frames} of {job.out}: the latents are NaN or infinite; the {writer.num_frames} "
+            f"frames before it are kept. Another seed, precision fp32 or other weights may help."
+        ) from error
+    except WriteError as error:
+        raise SystemExit(f"error: {error}") from error
+    generated = writer.num_frames - given
+    if generated < options.frames:
+        print(
+            f"stopped by {signals.received}: {job.out} is finished and holds {given} frames of history and {generated} "
+            f"of {options.frames} generated.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{job.out}: {given} frames of history, {generated} generated, {fps:g} fps", flush=True)
+
+
+def arranged(session: Session, job: Job, history: History) -> "Iterator[np.ndarray]":
+    """Pictures (T, H', W', 3) uint8 of the file: those of the history, then those of one chunk after another."""
+    import numpy as np
+
+    from video_mirai.evaluation.generation import clip_generator
+    from video_mirai.media import to_uint8
+    from video_mirai.sampling.rollout import rollout
+
+    options, device = session.options, session.request.device
+    latents = history.latents.expand(len(job.seeds), -1, -1, -1, -1)
+    context = steer(
+        session.kind, session.steering, history.context, latents.shape[1], options.frames, len(job.seeds), device
+    )
+    generators = [clip_generator(seed, job.source.number, device) for seed in job.seeds]
+    chunks = rollout(session.run.model, latents, session.settings, generators, context=context)
+    layout = Layout(options.layout, job.seeds, options.scale)
+    with ExitStack() as stack:
+        read_truth = None
+        if options.layout == COMPARE:
+            if history.open_truth is None:
+                raise ValueError(f"--compare: no truth is known of {job.source.path or job.source.name}.")
+            read_truth = stack.enter_context(history.open_truth())
+        position = 0
+        for part in session.run.codec.decode_stream(chain([latents], chunks)):
+            videos = to_uint8(part)
+            num_frames = videos.shape[1]
+            truth = None if read_truth is None else dark_after(read_truth(position, num_frames), num_frames)
+            position += num_frames
+            yield layout(videos, truth) if num_frames else np.zeros((0, *videos.shape[2:]), np.uint8)
+
+
+def dark_after(frames: "np.ndarray", num_frames: int) -> "np.ndarray":
+    """(num_frames, H, W, 3): dark where there is no truth any more."""
+    import numpy as np
+
+    return np.pad(frames, ((0, num_frames - len(frames)), (0, 0), (0, 0), (0, 0)))
 
 
 if __name__ == "__main__":

@@ -150,19 +150,19 @@ def describe_processes(accelerator: "Accelerator") -> str:
 def describe(config: "RunConfig", plan: "RunPlan", accelerator: "Accelerator") -> str:
     """The resolved config, and what a step costs."""
     from video_mirai.config import config_to_yaml
-    from video_mirai.training.estimate import ClipSize, count_parameters, estimate_step, readable
+    from video_mirai.training.estimate import ClipSize, count_parameters, estimate_step, readable, teacher_parameters
 
     student, shape = plan.objective.student, plan.shape
     clip = ClipSize(shape.frames, student.tokens_per_frame(shape.height, shape.width), shape.context_tokens)
     step = estimate_step(plan.objective, plan.teacher, plan.codec, config.train, clip, accelerator.num_processes)
-    networks = {
-        "student": student,
-        "predictor": plan.objective.predictor,
-        "teacher": plan.teacher,
-        "codec": plan.codec,
+    parameters = {
+        "student": count_parameters(student),
+        "predictor": count_parameters(plan.objective.predictor),
+        "teacher": teacher_parameters(plan.teacher),
+        "codec": count_parameters(plan.codec),
     }
     lines = [config_to_yaml(config).rstrip(), "---", f"processes          {describe_processes(accelerator)}"]
-    lines += [f"{name + ' parameters':<21}{readable(count_parameters(part))}" for name, part in networks.items()]
+    lines += [f"{name + ' parameters':<21}{readable(count)}" for name, count in parameters.items()]
     lines += [
         f"latents of a clip    {shape.frames} frames x {shape.channels} x {shape.height} x {shape.width}",
         f"tokens per step      {readable(step.tokens)}",

@@ -29,20 +29,21 @@ from video_mirai.export_folder import (
 )
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, build_codec, load_codec
-from video_mirai.models.predictor import ForesightPredictor
-from video_mirai.models.teachers import DiTTeacher
+from video_mirai.models.teachers import TeacherEncoder
 from video_mirai.objectives.flow_matching import Objective
-from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
+from video_mirai.objectives.foresight import ForesightSource, make_predictors
 from video_mirai.ops.attention import check_backend
 from video_mirai.pipeline import VideoMiraiPipeline
 from video_mirai.run_card import card_facts
 from video_mirai.sampling.rollout import RolloutSettings
 from video_mirai.training.batches import ClipSet
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
-from video_mirai.training.checks import LatentShape, check_fit
+from video_mirai.training.checks import LatentShape, check_fit, check_rollout
 from video_mirai.training.export import ExportParts, write_export
 from video_mirai.training.export_proof import Baseline
+from video_mirai.training.foresight_checks import check_foresight
 from video_mirai.training.seeds import derive_seed, make_generator
+from video_mirai.training.teacher_sources import Placing, TeacherOrigin, build_teacher
 from video_mirai.training.trainer import Trainer
 from video_mirai.training.validation import Validator
 
@@ -67,7 +68,7 @@ class RunPlan(NamedTuple):
     """A checked run: networks on the meta device, codec real."""
 
     objective: Objective
-    teacher: CausalVideoDiT | None
+    teacher: TeacherEncoder | None
     codec: Codec
     train_set: ClipSet
     shape: LatentShape
@@ -84,18 +85,25 @@ def plan_run(config: RunConfig, device: torch.device) -> RunPlan:
     shape = latent_shape(train_set, codec)
     teacher = None
     if config.foresight is not None:
-        teacher = _teacher_on_meta(config.foresight, codec)
+        with torch.device("meta"):
+            student = CausalVideoDiT(**student_settings(config.model, shape.channels))
+        placing = Placing(torch.device("meta"), torch.float32, None)
+        teacher = build_teacher(teacher_origin(config, student, codec), placing)
     with torch.device("meta"):
-        objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
+        objective = build_objective(config, shape.channels, teacher.feature_dim if teacher is not None else 0)
     if config.model.init_from is not None:
         _require_codec(_transformer_folder(config.model.init_from), codec, f"model.init_from={config.model.init_from}")
-    check_fit(objective, teacher, config.rollout, shape, device)
+    check_fit(objective, config.rollout, shape, device)
+    _check_guidance(config, config.rollout)
+    if teacher is not None:
+        check_foresight(objective, teacher, shape, device)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
 
 def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) -> Trainer:
     """The trainer of a planned run, from its first step."""
-    objective = build_objective(config, plan.shape.channels, _width(plan.teacher) if plan.teacher is not None else 0)
+    teacher_width = plan.teacher.feature_dim if plan.teacher is not None else 0
+    objective = build_objective(config, plan.shape.channels, teacher_width)
     if config.model.init_from is not None:
         objective.student = load_student(config.model, plan.shape.channels)
     codec = plan.codec.to(accelerator.device)
@@ -105,7 +113,7 @@ def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) ->
     foresight = None
     if config.foresight is not None:
         generators["teacher"] = make_generator(accelerator.device, config.seed, "teacher", rank)
-        foresight = build_foresight(config, generators["teacher"], accelerator.device)
+        foresight = build_foresight(config, objective.student, codec, generators["teacher"])
     return Trainer(
         objective,
         config.train,
@@ -145,12 +153,7 @@ def build_objective(config: RunConfig, latent_channels: int, teacher_width: int)
     predictor = None
     if config.foresight is not None:
         with _seeded(config.seed, "predictor"):
-            predictor = ForesightPredictor(
-                _width(student),
-                teacher_width,
-                num_heads=config.model.num_attention_heads,
-                num_blocks=config.foresight.predictor_blocks,
-            )
+            predictor = make_predictors(config.foresight, student, teacher_width)
     return Objective(student, config.objective, predictor, config.foresight)
 
 
@@ -177,16 +180,32 @@ def load_student(model: ModelConfig, latent_channels: int) -> CausalVideoDiT:
     return CausalVideoDiT.from_pretrained(folder, torch_dtype=torch.float32, **backend)
 
 
-def build_foresight(config: RunConfig, generator: torch.Generator, device: torch.device) -> ForesightSource:
-    """The frozen teacher and its look-ahead window."""
+def build_foresight(
+    config: RunConfig, student: CausalVideoDiT, codec: Codec, generator: torch.Generator
+) -> ForesightSource:
+    """The teacher and what is asked of it, on the generator's device."""
     assert config.foresight is not None
-    settings = config.foresight.teacher
     # Frozen, so it needs no fp32 master weights.
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    folder = _transformer_folder(settings.checkpoint)
-    model = CausalVideoDiT.from_pretrained(folder, torch_dtype=dtype).to(device)
-    teacher = DiTTeacher(model, settings.layer, settings.sigma, generator)
-    return ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
+    with _seeded(config.seed, "untrained teacher"):
+        teacher = build_teacher(teacher_origin(config, student, codec), Placing(generator.device, dtype, generator))
+    return ForesightSource(teacher, config.foresight, config.objective.chunk_frames, codec, config.train.num_steps)
+
+
+def teacher_origin(config: RunConfig, student: CausalVideoDiT, codec: Codec) -> TeacherOrigin:
+    """What the teacher is made of; where it is an export, its codec has to be the run's.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or of another codec.
+    """
+    assert config.foresight is not None
+    settings, trained_as, folder = config.foresight.teacher, None, None
+    if settings.checkpoint and settings.kind in ("dit", "causal_dit"):
+        folder = _transformer_folder(settings.checkpoint)
+        _require_codec(folder, codec, f"the teacher {settings.checkpoint}")
+        if (folder.parent / CONFIG_FILE).is_file():
+            trained_as = load_config(RunConfig, folder.parent / CONFIG_FILE).objective
+    return TeacherOrigin(settings, folder, trained_as, student, config.objective, codec)
 
 
 def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
@@ -237,6 +256,32 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
     return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
 
 
+def check_generation(run: LoadedRun, settings: RolloutSettings) -> None:
+    """ValueError where a run would have to generate in a way that it was not trained for."""
+    if run.config.objective.kind == "bidirectional":
+        raise ValueError(f"{run.config.name} is a bidirectional teacher: it sees the future and cannot generate.")
+    check_rollout(settings, run.config.objective, run.model, trained_frames(run))
+    _check_guidance(run.config, settings)
+
+
+def trained_frames(run: LoadedRun) -> int:
+    """Latent frames of the clips that a run was trained on."""
+    data = run.config.data
+    chosen = {"video_folder": data.video_folder, "scenes": data.scenes, "latent_shards": data.latent_shards}[data.kind]
+    assert chosen is not None, "the run would not have started"
+    return chosen.num_frames if data.kind == "latent_shards" else run.codec.num_latent_frames(chosen.num_frames)
+
+
+def _check_guidance(config: RunConfig, settings: RolloutSettings) -> None:
+    """A model from elsewhere may know what no context looks like; one trained from scratch has to be shown."""
+    scale = settings.guidance.context_scale
+    if scale != 1 and not config.objective.context_dropout and config.model.init_from is None:
+        raise ValueError(
+            f"rollout.guidance.context_scale={scale}, but the model never trains without its context: set "
+            f"objective.context_dropout, to 0.1 say."
+        )
+
+
 def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> VideoMiraiPipeline:
     """The pipeline of any export, also of one older than the pipeline, which has no model_index.json; see load_run."""
     run = load_run(path, device)
@@ -260,18 +305,6 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
     )
 
 
-def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT:
-    """The teacher's architecture; where it is an export, its codec has to be the run's."""
-    if not foresight.teacher.checkpoint:
-        raise ValueError("foresight.teacher.checkpoint: no value given; name a trained teacher's run folder.")
-    folder = _transformer_folder(foresight.teacher.checkpoint)
-    _require_codec(folder, codec, f"the teacher {foresight.teacher.checkpoint}")
-    with torch.device("meta"):
-        teacher = CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
-    del teacher.blocks[foresight.teacher.layer :]  # as DiTTeacher does
-    return teacher
-
-
 def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
     """ValueError where a model is part of an export whose codec isn't this one."""
     folder = transformer.parent / CODEC
@@ -291,10 +324,6 @@ def _seeded(seed: int, what: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, what))
         yield
-
-
-def _width(model: CausalVideoDiT) -> int:
-    return model.config.num_attention_heads * model.config.attention_head_dim
 
 
 def _as_tuple(value: Any) -> Any:
@@ -324,6 +353,8 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
         if not saved:
             raise FileNotFoundError(f"{run} holds no checkpoints.")
         folder = saved[-1]
+    if folder.resolve().parent.parent != run.resolve():
+        raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
     tensors, state, config_yaml = load_checkpoint(folder)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = build_codec(config.codec)

@@ -143,7 +143,8 @@ def _read_tree(text: str) -> dict[str, Any]:
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML tree of a file, merged onto that of its base."""
     if not path.is_file():
-        raise FileNotFoundError(f"config file {path} does not exist.")
+        what = "is a folder; name a file in it" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"config file {path} {what}.")
     if path.resolve() in seen:
         raise ValueError(f"{path}: its chain of `base` files leads back to itself.")
     try:

@@ -41,7 +41,9 @@ def _foresight_in_words(config: RunConfig) -> str:
     if config.foresight is None:
         return "none"
     foresight = config.foresight
+    teacher = foresight.teacher
+    source = f"{'untrained ' if teacher.untrained else ''}{teacher.kind} {teacher.checkpoint}".rstrip()
     return (
-        f"weight {foresight.weight}, window {foresight.window}, student layer {foresight.student_layer}, "
-        f"teacher {foresight.teacher.checkpoint} at layer {foresight.teacher.layer}; predictor and teacher not included"
+        f"weight {foresight.weight}, window {foresight.window} ({foresight.fuse}), student layers "
+        f"{foresight.student_layers}, teacher {source} at layer {teacher.layer:g}; predictor and teacher not included"
     )

@@ -97,13 +97,13 @@ def read_actions(video: Path, fields: Sequence[str], num_frames: int) -> np.ndar
     actions = np.zeros((len(lines), len(fields)))
     for number, line in enumerate(lines):
         try:
-            actions[number] = _parse_action(line, fields, number)
+            actions[number] = parse_action(line, fields, number)
         except ValueError as error:
             raise UnreadableVideo(video, f"{path.name}, line {number + 1}: {error}") from error
     return actions
 
 
-def _parse_action(line: str, fields: Sequence[str], number: int) -> list[float]:
+def parse_action(line: str, fields: Sequence[str], number: int) -> list[float]:
     """The fields' values in line `number`; ValueError saying what is wrong with it."""
     try:
         action = json.loads(line)

@@ -189,7 +189,22 @@ def test_lower_precision_reaches_the_networks_but_not_the_latents_statistics(tmp
     assert np.isfinite(loaded(random_video(), num_frames=2, seed=3, output_type="np").frames).all()
 
 
-def test_a_repository_of_the_hub_is_read_with_all_its_files(tmp_path: Path) -> None:
+def test_a_repository_of_the_hub_is_fetched_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = make_pipeline("per-frame")
+    pipe.save_pretrained(tmp_path)
+    asked = []
+
+    def fetch(repository: str, **options: Any) -> str:
+        asked.append((repository, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr("video_mirai.pipeline.snapshot_download", fetch)
+    loaded = VideoMiraiPipeline.from_pretrained("someone/something", revision="v2", torch_dtype=torch.float32)
+    assert asked == [("someone/something", {"revision": "v2", "force_download": False})]
+    assert loaded.codec.fingerprint() == pipe.codec.fingerprint()
+
+
+def test_a_repository_in_the_local_cache_is_read_without_a_network(tmp_path: Path) -> None:
     pipe = make_pipeline("per-frame")
     repository = tmp_path / "models--someone--something"
     pipe.save_pretrained(repository / "snapshots" / ("0" * 40))

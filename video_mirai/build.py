@@ -285,6 +285,7 @@ def _check_guidance(config: RunConfig, settings: RolloutSettings) -> None:
 def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> VideoMiraiPipeline:
     """The pipeline of any export, also of one older than the pipeline, which has no model_index.json; see load_run."""
     run = load_run(path, device)
+    check_generation(run, run.rollout)
     return VideoMiraiPipeline(run.model, run.codec, asdict(run.rollout), run.clips._asdict())
 
 

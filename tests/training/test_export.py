@@ -185,6 +185,8 @@ def test_a_bidirectional_teacher_is_exported_without_a_pipeline(teacher: Path) -
     assert "KV cache" not in (folder / CARD_FILE).read_text()
     with pytest.raises(FileNotFoundError, match=r"has no model_index\.json: it is a bidirectional teacher's, or older"):
         VideoMiraiPipeline.from_pretrained(teacher)
+    with pytest.raises(ValueError, match="is a bidirectional teacher: it sees the future and cannot generate"):
+        build.load_pipeline(teacher)
 
 
 def test_pipeline_opens_a_run_its_export_and_an_asset(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,13 @@ def measure_side_by_side(sizes: Sizes, *, compiled: bool) -> Findings:
 
 def peer_frames(reference: Reference, *, compiled: bool) -> dict[str, Iterator[Tensor]]:
     """By name."""
-    causal, unmasked = (SkyReelsFrames(reference, causal=causal, compiled=compiled) for causal in (True, False))
-    exact = AnyFlowFrames(reference, reference.history.shape[1], compiled=compiled)
-    peers = dict(zip(RIVALS, (exact, causal, unmasked), strict=True))
-    peers[COMPRESSED] = AnyFlowFrames(reference, 2, compiled=compiled)
-    return {f"{name}{COMPILED}" if compiled else name: iter(peer) for name, peer in peers.items()}
+    peers = {
+        "AnyFlow-FAR": iter(AnyFlowFrames(reference, reference.history.shape[1], compiled=compiled)),
+        COMPRESSED: iter(AnyFlowFrames(reference, 2, compiled=compiled)),
+        "SkyReels-V2, frame-causal": iter(SkyReelsFrames(reference, causal=True, compiled=compiled)),
+        "SkyReels-V2, no mask": iter(SkyReelsFrames(reference, causal=False, compiled=compiled)),
+    }
+    return {f"{name}{COMPILED}" if compiled else name: peer for name, peer in peers.items()}
 
 
 def check_same_frame(frame: Tensor, expected: Tensor, name: str) -> None:
@@ -182,7 +184,8 @@ def _time_frames(streams: dict[str, Iterator[Tensor]], sizes: Sizes, repetitions
     """Of the next frame of every stream, and of the square product that is the matmul rate."""
     variants = {name: timed(partial(next, stream), CPU) for name, stream in streams.items()}
     variants[MATMUL] = matrix_products([(sizes.matmul,) * 3], torch.float32, CPU)
-    return take_turns(variants, repetitions, sizes.warmup, label)
+    warmup = sizes.warmup if repetitions == sizes.repetitions else min(sizes.warmup, 1)
+    return take_turns(variants, repetitions, warmup, label)
 
 
 def _matmul_rate(turns: Turns, sizes: Sizes) -> list[float]:

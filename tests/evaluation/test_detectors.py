@@ -13,16 +13,19 @@ RANDOM3D_SHA256 = "ee03e8dcda5625fab9997966fb3d0ab4168005956b772dbf793bc13bd4057
 class TinyI3D(torch.nn.Module):
     """Called as the published file is; its outputs say what it was given."""
 
-    def __init__(self, width: int, probabilities: bool) -> None:
+    def __init__(self, width: int, probabilities: bool, lowest: float) -> None:
         super().__init__()
         self.width = width
         self.probabilities = probabilities
+        self.lowest = lowest
 
     def forward(
         self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
     ) -> torch.Tensor:
-        if rescale or resize or not return_features:
+        if resize or not return_features:
             raise ValueError("wrong flags")
+        if rescale:
+            x = self.lowest + x / 255 * (1 - self.lowest)
         if x.shape[1] != 3 or x.shape[3] != 224 or x.shape[4] != 224:
             raise ValueError("wrong layout")
         logits = x.mean(dim=(1, 3, 4))[:, :1] + torch.arange(self.width, dtype=x.dtype)[None]
@@ -31,9 +34,9 @@ class TinyI3D(torch.nn.Module):
 
 @pytest.fixture
 def i3d_file(tmp_path):
-    def write(width=400, probabilities=False):
+    def write(width=400, probabilities=False, lowest=-1.0):
         path = tmp_path / "i3d_torchscript.pt"
-        torch.jit.script(TinyI3D(width, probabilities)).save(str(path))
+        torch.jit.script(TinyI3D(width, probabilities, lowest)).save(str(path))
         return path
 
     return write
@@ -128,7 +131,11 @@ def test_sha256_is_that_of_the_file(i3d_file):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"width": 600}, r"shape \(1, 600\); I3D's 400"), ({"probabilities": True}, "returned probabilities")],
+    [
+        ({"width": 600}, r"shape \(2, 600\) for 2 clips; I3D's 400"),
+        ({"probabilities": True}, "returned probabilities"),
+        ({"lowest": 0.0}, r"another range than \[-1, 1\]"),
+    ],
 )
 def test_another_network_is_refused_as_i3d(i3d_file, options, words):
     with pytest.raises(ValueError, match=words):
@@ -147,8 +154,8 @@ def test_file_that_is_missing_or_no_torchscript_is_named(tmp_path):
 
 def test_torchscript_with_another_signature_is_refused_in_one_line(tmp_path):
     path = tmp_path / "other.pt"
-    torch.jit.script(torch.nn.Identity()).save(str(path))
-    with pytest.raises(ValueError, match=r"can't be called as i3d_torchscript.pt is") as caught:
+    torch.jit.script(torch.nn.Bilinear(3, 3, 3)).save(str(path))
+    with pytest.raises(ValueError, match="can't be called as I3D files are") as caught:
         build_detector(f"i3d_torchscript:{path}", 16)
     assert "\n" not in str(caught.value)
 
@@ -178,7 +185,7 @@ def test_callable_detector_runs_only_when_allowed():
         ("my_features:flat", r"returned shape \(\)"),
         ("my_features:missing", "has no function 'missing'"),
         ("no_such_module:x", "can't be imported"),
-        ("resnet", "choose one of random3d, transnet, i3d_torchscript:PATH, module:callable"),
+        ("resnet", "choose one of random3d, transnet, state, i3d_torchscript:PATH, i3d:PATH, videomae:SOURCE"),
         ("i3d_torchscript", "choose one of"),
     ],
 )

@@ -19,7 +19,7 @@ class ClipRule:
         kind: "sliding", a clip every stride_frames; "random", per_video clips at different random starts, fewer where
             the video has not so many; "first", one clip at the start.
         clip_frames: frames of a clip; published FVD has 16.
-        stride_frames: between the starts of sliding clips, counted in kept frames; None = clip_frames, clips that touch.
+        stride_frames: between the starts of sliding clips, in kept frames; None = clip_frames, so that they touch.
         fps: rate that videos are brought to by taking the frame nearest in time; None = each its own.
         frame_step: of the frames at that rate, every so many are kept.
         skip_frames: kept frames left out at the beginning, such as a given history.

@@ -43,7 +43,7 @@ def subject_consistency(frame_features: NDArray[np.floating]) -> float:
 
 
 def background_consistency(frame_features: NDArray[np.floating]) -> float:
-    """VBench's background consistency: the formula of `subject_consistency`, which VBench applies to CLIP's features."""
+    """VBench's background consistency: the formula of `subject_consistency`, by VBench applied to CLIP's features."""
     return subject_consistency(frame_features)
 
 

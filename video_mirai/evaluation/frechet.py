@@ -1,8 +1,8 @@
 """Frechet distance between two sets of features, from the features themselves or from streaming moments.
 
 ``|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))`` (Dowson & Landau 1982), in float64. The trace of the root is the
-sum of the roots of the eigenvalues of L^T S_y L with S_x = L L^T (Cholesky), where a bound says that rounding does
-not matter; else the nuclear norm of R_x R_y^T with S = R^T R, which is slower and exact for singular covariances too. No
+sum of the roots of the eigenvalues of L^T S_y L with S_x = L L^T (Cholesky), where a bound says that rounding does not
+matter; else the nuclear norm of R_x R_y^T with S = R^T R, which is slower and exact for singular covariances too. No
 square root is ever taken of a non-symmetric matrix.
 """
 
@@ -213,7 +213,7 @@ def _root_trace(x: _Gaussian, y: _Gaussian) -> float:
 
 
 def _fast_root_trace(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> float | None:
-    """Through the symmetric-definite eigenvalue problem of two covariances; None where rounding may exceed tolerance."""
+    """By the symmetric-definite eigenvalue problem of two covariances; None where rounding may exceed tolerance."""
     try:
         factor = cholesky(x, lower=True, check_finite=False)
     except LinAlgError:

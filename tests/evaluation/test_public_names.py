@@ -8,7 +8,7 @@ import pytest
 
 from video_mirai import evaluation
 
-HEAVY = ("accelerate", "av", "decord", "diffusers", "matplotlib", "torchmetrics", "transformers")
+HEAVY = ("accelerate", "av", "decord", "diffusers", "huggingface_hub", "matplotlib", "torchmetrics", "transformers")
 
 
 def test_importing_the_metrics_loads_none_of_the_heavy_libraries():

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -138,15 +137,22 @@ def find_folder(kind: str, source: str) -> Path:
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
         raise FileNotFoundError(f"detector {kind}: {source!r} is no folder; {advice}.")
     try:
-        folder = Path(snapshot_download(source, allow_patterns=["*.json", WEIGHTS[0]]))
+        folder = download(source, ["*.json", WEIGHTS[0]])
         if not any(folder.glob(WEIGHTS[0])):
-            folder = Path(snapshot_download(source, allow_patterns=["*.json", WEIGHTS[1]]))
+            folder = download(source, ["*.json", WEIGHTS[1]])
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
             f"detector {kind}: {source!r} is no folder and can't be downloaded ({reason}); {advice}."
         ) from error
     return folder
+
+
+def download(source: str, patterns: list[str]) -> Path:
+    """The local copy of those files of a hub id."""
+    from huggingface_hub import snapshot_download  # here, because it takes long to import and few need it
+
+    return Path(snapshot_download(source, allow_patterns=patterns))
 
 
 def load_model(folder: Path, family: Family) -> torch.nn.Module:

@@ -98,10 +98,23 @@ def test_fast_way_is_taken_only_where_it_equals_the_exact_one(seed, d, spread):
     scale = np.logspace(0, -spread / 2, d)
     mix = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(2)]
     x, y = (frechet._from_features(rng.standard_normal((40, d)) * scale @ q, 1) for q in mix)
-    fast = frechet._fast_root_trace(x.covariance, y.covariance, 1e-11 * d * (x.trace + y.trace))
+    tolerance = frechet.FAST_TOLERANCE * d * (x.trace + y.trace)
+    fast = frechet._fast_root_trace(x.covariance, y.covariance, tolerance)
     exact = frechet._root_trace(x._replace(covariance=None), y._replace(covariance=None))
-    assert fast is None or abs(fast - exact) < 1e-11 * d * (x.trace + y.trace)
+    assert fast is None or abs(fast - exact) < tolerance
     assert fast is not None or spread > 4
+
+
+@pytest.mark.parametrize("kind", ["even", "deviations from 1 to 0.001", "fewer samples than dimensions"])
+def test_distance_is_that_of_fifty_digits(kind):
+    pytest.importorskip("mpmath", reason="needs the extra dev")
+    from benchmarks.frechet import exact_distance, small_case
+    from benchmarks.sizes import FrechetSize
+
+    x, y = small_case(kind, FrechetSize(exact_samples=12, exact_width=5), seed=0)
+    expected = exact_distance(x, y)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-12)
+    assert moments(x).distance(moments(y)) == pytest.approx(expected, rel=1e-12)
 
 
 @given(parts=st.integers(1, 7), **shapes)
@@ -200,6 +213,15 @@ def test_as_few_samples_as_dimensions_warns_and_more_do_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert frechet_distance(rng.standard_normal((5, 4)), rng.standard_normal((9, 4))) > 0
+
+
+def test_wide_sets_take_the_fast_way_and_equal_the_exact_one():
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((200, 200))
+    x, y = (frechet._from_features(rng.standard_normal((500, 200)) @ mix, 1) for _ in range(2))
+    tolerance = frechet.FAST_TOLERANCE * 200 * (x.trace + y.trace)
+    fast = frechet._fast_root_trace(x.covariance, y.covariance, tolerance)
+    assert fast == pytest.approx(frechet._root_trace(x._replace(covariance=None), y._replace(covariance=None)), 1e-12)
 
 
 def test_rounding_below_zero_is_clamped_and_anything_lower_is_an_error():

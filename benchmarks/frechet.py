@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
-from torchmetrics.image.fid import _compute_fid
+from torch import Tensor
 
 from benchmarks.measure import Findings, Timed, ratios, take_turns, timed
 from benchmarks.sizes import FrechetSize, Sizes
@@ -75,7 +75,7 @@ def distances() -> dict[str, Distance]:
 
     def torchmetrics(x: Features, y: Features) -> float:
         sets = [torch.from_numpy(rows) for rows in (x, y)]
-        return _compute_fid(sets[0].mean(0), sets[0].T.cov(), sets[1].mean(0), sets[1].T.cov()).item()
+        return torchmetrics_distance(sets[0].mean(0), sets[0].T.cov(), sets[1].mean(0), sets[1].T.cov())
 
     return {OURS: frechet_distance, PYTORCH_FID: pytorch_fid, TORCHMETRICS: torchmetrics}
 
@@ -94,7 +94,7 @@ def from_moments(x: Features, y: Features) -> dict[str, Callable[[], float]]:
     return {
         OURS: partial(ours[0].distance, ours[1]),
         PYTORCH_FID: partial(pytorch_fid_distance, *known),
-        TORCHMETRICS: lambda: _compute_fid(*tensors).item(),
+        TORCHMETRICS: partial(torchmetrics_distance, *tensors),
     }
 
 
@@ -103,6 +103,12 @@ def pytorch_fid_distance(x: Moments, y: Moments) -> float:
     root = sqrtm(x.covariance @ y.covariance)
     shift = x.mean - y.mean
     return float(shift @ shift + np.trace(x.covariance) + np.trace(y.covariance) - 2 * np.trace(root.real))
+
+
+def torchmetrics_distance(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, covariance_y: Tensor) -> float:
+    from torchmetrics.image.fid import _compute_fid  # here, because it takes seconds to import; after that nothing
+
+    return float(_compute_fid(mean_x, covariance_x, mean_y, covariance_y))
 
 
 def exact_distance(x: Features, y: Features) -> float:

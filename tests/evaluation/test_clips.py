@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_mirai.evaluation.clips import ClipRule, clip_indices, take_clips
+from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers, take_clips
 
 
 def starts(num_frames, **options):
-    return clip_indices(num_frames, ClipRule(clip_frames=4, **options))[:, 0].tolist()
+    return clip_frame_numbers(num_frames, ClipRule(clip_frames=4, **options))[:, 0].tolist()
 
 
 def test_sliding_clips_touch_unless_a_stride_is_given_and_first_is_one_clip():
@@ -19,19 +19,19 @@ def test_sliding_clips_touch_unless_a_stride_is_given_and_first_is_one_clip():
 
 def test_random_clips_are_different_starts_that_the_seed_and_the_video_decide():
     rule = ClipRule("random", clip_frames=4, per_video=5, seed=3)
-    chosen = clip_indices(40, rule, video_index=1)
+    chosen = clip_frame_numbers(40, rule, video_index=1)
     assert len(set(chosen[:, 0].tolist())) == 5
-    np.testing.assert_array_equal(chosen, clip_indices(40, rule, video_index=1))
-    assert chosen[:, 0].tolist() != clip_indices(40, rule, video_index=2)[:, 0].tolist()
-    assert len(clip_indices(5, rule)) == 2
+    np.testing.assert_array_equal(chosen, clip_frame_numbers(40, rule, video_index=1))
+    assert chosen[:, 0].tolist() != clip_frame_numbers(40, rule, video_index=2)[:, 0].tolist()
+    assert len(clip_frame_numbers(5, rule)) == 2
 
 
 def test_rate_takes_the_nearest_frame_in_time():
     rule = ClipRule("first", clip_frames=4, fps=10)
-    assert clip_indices(30, rule, video_fps=25).tolist() == [[0, 3, 5, 8]]
-    assert clip_indices(30, rule, video_fps=10).tolist() == [[0, 1, 2, 3]]
-    assert clip_indices(30, ClipRule("first", 3, fps=24), video_fps=23.976).tolist() == [[0, 1, 2]]
-    assert clip_indices(30, ClipRule("first", 3, frame_step=4)).tolist() == [[0, 4, 8]]
+    assert clip_frame_numbers(30, rule, video_fps=25).tolist() == [[0, 3, 5, 8]]
+    assert clip_frame_numbers(30, rule, video_fps=10).tolist() == [[0, 1, 2, 3]]
+    assert clip_frame_numbers(30, ClipRule("first", 3, fps=24), video_fps=23.976).tolist() == [[0, 1, 2]]
+    assert clip_frame_numbers(30, ClipRule("first", 3, frame_step=4)).tolist() == [[0, 4, 8]]
 
 
 @given(
@@ -45,7 +45,7 @@ def test_rate_takes_the_nearest_frame_in_time():
 def test_clips_stay_inside_the_video_and_never_repeat_a_frame(num_frames, clip, rate, step, kind):
     rule = ClipRule(kind, clip, fps=rate, frame_step=step, per_video=3)
     try:
-        chosen = clip_indices(num_frames, rule, video_fps=30.0)
+        chosen = clip_frame_numbers(num_frames, rule, video_fps=30.0)
     except ValueError as error:
         assert "fewer than clip_frames" in str(error)
         return
@@ -62,10 +62,10 @@ def test_clips_are_the_frames_that_the_indices_name():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: clip_indices(15, ClipRule()), "15 frames leaves 15 .* fewer than clip_frames=16"),
-        (lambda: clip_indices(0, ClipRule()), "0 frames"),
-        (lambda: clip_indices(40, ClipRule(fps=10)), "give video_fps"),
-        (lambda: clip_indices(40, ClipRule(fps=30), video_fps=10), "ask for 10 or less"),
+        (lambda: clip_frame_numbers(15, ClipRule()), "15 frames leaves 15 .* fewer than clip_frames=16"),
+        (lambda: clip_frame_numbers(0, ClipRule()), "0 frames"),
+        (lambda: clip_frame_numbers(40, ClipRule(fps=10)), "give video_fps"),
+        (lambda: clip_frame_numbers(40, ClipRule(fps=30), video_fps=10), "ask for 10 or less"),
         (lambda: ClipRule("middle"), "choose one of sliding, random, first"),
         (lambda: ClipRule(clip_frames=0), "clip_frames=0"),
         (lambda: ClipRule(stride_frames=0), "stride_frames=0"),

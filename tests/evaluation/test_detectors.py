@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_mirai.evaluation.detectors import build_detector, transnet
+from video_mirai.evaluation.detectors import Resize, build_detector, transnet
 from video_mirai.evaluation.frechet import frechet_distance
 
 RANDOM3D_SHA256 = "ee03e8dcda5625fab9997966fb3d0ab4168005956b772dbf793bc13bd4057095"
@@ -163,7 +163,9 @@ def test_torchscript_with_another_signature_is_refused_in_one_line(tmp_path):
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
     (tmp_path / "my_features.py").write_text(
-        "def colour(clips):\n    return clips.mean(axis=(1, 2, 3))\n\n\ndef flat(clips):\n    return clips.mean()\n"
+        "def colour(clips):\n    return clips.mean(axis=(1, 2, 3))\n\n\ndef flat(clips):\n    return clips.mean()\n\n\n"
+        "def inverse(clips):\n    return (1 if clips.max() == 0 else float('nan')) * colour(clips)\n\n\n"
+        "def one_short(clips):\n    return colour(clips if clips.max() == 0 else clips[1:])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -176,6 +178,31 @@ def test_callable_detector_runs_only_when_allowed():
     clips = noise_clips()
     np.testing.assert_allclose(detector.features(clips), clips.mean(axis=(1, 2, 3)))
     assert (detector.label, detector.feature_dim) == ("fd_colour", 3)
+
+
+@pytest.mark.usefixtures("user_module")
+@pytest.mark.parametrize(
+    ("name", "words"), [("inverse", "NaN or infinite features"), ("one_short", r"shape \(1, 3\); expected \(2, 3\)")]
+)
+def test_features_that_are_nan_or_too_few_are_one_clear_line(name, words):
+    detector = build_detector(f"my_features:{name}", 16, allow_import=True)
+    with pytest.raises(ValueError, match=f"detector my_features:{name} returned .*{words}"):
+        detector.features(noise_clips())
+
+
+def test_clips_of_different_sizes_are_refused():
+    clips = [noise_clips(1, size=size)[0] for size in (32, 40)]
+    with pytest.raises(ValueError, match="clips has parts of different shapes"):
+        build_detector("random3d", 16).features(clips)
+
+
+def test_crop_keeps_the_shape_of_things_and_stretching_does_not():
+    frames = torch.zeros(1, 1, 20, 40, 3, dtype=torch.uint8)
+    frames[..., 10:30, :] = 255  # a square in the middle
+    cropped, stretched = Resize(10, 10, False, crop=True)(frames), Resize(10, 10, False)(frames)
+    assert cropped.shape == stretched.shape == (1, 1, 3, 10, 10)
+    assert (cropped == 255).all()
+    assert stretched[0, 0, 0].mean() == pytest.approx(255 / 2)
 
 
 @pytest.mark.usefixtures("user_module")

@@ -8,7 +8,7 @@ from video_mirai.evaluation.bootstrap import (
     paired_bootstrap,
     subsample_interval,
 )
-from video_mirai.evaluation.clips import ClipRule, clip_indices, take_clips
+from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers, take_clips
 from video_mirai.evaluation.consistency import (
     LagCosine,
     background_consistency,
@@ -77,7 +77,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_band",
     "builtin_frame_features",
-    "clip_indices",
+    "clip_frame_numbers",
     "consistency_per_frame",
     "constant_velocity_state",
     "copy_last_state",

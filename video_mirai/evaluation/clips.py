@@ -52,7 +52,7 @@ class ClipRule:
         return asdict(self)
 
 
-def clip_indices(
+def clip_frame_numbers(
     num_frames: int, rule: ClipRule, *, video_fps: float | None = None, video_index: int = 0
 ) -> NDArray[np.int64]:
     """Frame numbers of every clip of a video, (clips, clip_frames), clips in order of time.
@@ -83,8 +83,8 @@ def clip_indices(
 def take_clips(
     frames: NDArray[np.uint8], rule: ClipRule, *, video_fps: float | None = None, video_index: int = 0
 ) -> NDArray[np.uint8]:
-    """The clips of a video (T, H, W, 3) that the rule says, (clips, clip_frames, H, W, 3); see `clip_indices`."""
-    return frames[clip_indices(len(frames), rule, video_fps=video_fps, video_index=video_index)]
+    """The clips of a video (T, H, W, 3) that the rule says, (clips, clip_frames, H, W, 3); see `clip_frame_numbers`."""
+    return frames[clip_frame_numbers(len(frames), rule, video_fps=video_fps, video_index=video_index)]
 
 
 def _frames_at_rate(num_frames: int, rule: ClipRule, video_fps: float | None) -> NDArray[np.int64]:

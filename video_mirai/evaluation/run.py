@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_mirai.data.scenes import Scenes, ScenesConfig
+from video_mirai.data.scenes import Scenes
 from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.detectors import Detector, build_detector
 from video_mirai.evaluation.generation import (
@@ -111,11 +111,11 @@ def evaluate(
         ValueError: settings that cannot be, a detector that is unknown or does not fit.
     """
     timeline = clip_timeline(horizon_frames, config.window_frames, config.stride_frames)
-    reader, scenes = None, None
+    detectors = _build_detectors(config, device)
+    reader = None
     if isinstance(held_out.dataset, Scenes):
         scenes = held_out.dataset.config
         reader = StateReader(scenes, max_sprites=scenes.num_sprites + 2)
-    detectors = _build_detectors(config, device, scenes)
     protocol = Protocol(config, timeline, detectors, reader)
     stores = _store_real_videos(config, held_out, processes)
     weights, speeds = {}, {}
@@ -144,13 +144,11 @@ def video_file(config: EvaluateConfig, row: str, index: int) -> Path:
     return Path(config.out) / "videos" / row / f"{index:04d}.mp4"
 
 
-def _build_detectors(config: EvaluateConfig, device: torch.device, scenes: ScenesConfig | None) -> dict[str, Detector]:
+def _build_detectors(config: EvaluateConfig, device: torch.device) -> dict[str, Detector]:
     """By label; two of one label would overwrite each other's numbers."""
     detectors: dict[str, Detector] = {}
     for name in config.detectors:
-        detector = build_detector(
-            name, config.window_frames, device=device, allow_import=config.allow_import, scenes=scenes
-        )
+        detector = build_detector(name, config.window_frames, device=device, allow_import=config.allow_import)
         if detector.label in detectors:
             raise ValueError(f"detectors: {name!r} and another one are both labelled {detector.label}; choose one.")
         detectors[detector.label] = detector

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_mirai.data.scenes import Scenes
-from video_mirai.evaluation.clips import ClipRule, clip_indices
+from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers
 from video_mirai.evaluation.consistency import (
     builtin_frame_features,
     cosine_by_lag,
@@ -173,7 +173,7 @@ class _Trial:
 
     def features(self, videos: Sequence[Frames], states: Sequence[ReadState]) -> dict[str, NDArray[np.float64]]:
         """Of every sliding clip of every video, by label."""
-        cuts = [clip_indices(len(frames), self.rule) for frames in videos]
+        cuts = [clip_frame_numbers(len(frames), self.rule) for frames in videos]
         clips = np.concatenate([frames[cut] for frames, cut in zip(videos, cuts, strict=True)])
         pixels = np.round(255 * clips).astype(np.uint8)
         found = {label: detector.features(pixels) for label, detector in self.detectors.items()}

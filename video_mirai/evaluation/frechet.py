@@ -240,9 +240,11 @@ def _largest_eigenvalue(covariance: NDArray[np.float64]) -> float:
 def _root(gaussian: _Gaussian) -> NDArray[np.float64]:
     """R (r, d) with R^T R = covariance."""
     if gaussian.rows is not None:
+        if len(gaussian.rows) <= gaussian.rows.shape[1]:
+            return gaussian.rows
         # X = QR leaves X^T X = R^T R, so R stands in for X at d rows instead of n.
-        wide = len(gaussian.rows) <= gaussian.rows.shape[1]
-        return gaussian.rows if wide else np.linalg.qr(gaussian.rows, mode="r")
+        factor: NDArray[np.float64] = np.linalg.qr(gaussian.rows, mode="r")
+        return factor
     assert gaussian.covariance is not None
     values, vectors = np.linalg.eigh(gaussian.covariance)
     # Eigenvalues below this are rounding of the decomposition; their roots would not be small.

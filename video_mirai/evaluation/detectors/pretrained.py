@@ -84,7 +84,7 @@ class PretrainedDetector:
         self.sha256 = file_sha256(*weight_files(folder))
         self._batch_clips = batch_clips
         self._device = device
-        self._model = load_model(folder, self._family).to(device)
+        self._model: Any = load_model(folder, self._family).to(device)
         check_clip_frames(kind, clip_frames, config)
         stated = read_processing(folder, config, self._family)
         self._resize = Resize(stated.size, stated.size, antialias, crop)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,5 +85,5 @@ def describe_state(state: ReadState, sprite_size: float) -> NDArray[np.float64]:
     ])  # fmt: skip
 
 
-def _mean(values: list[float] | list[bool] | NDArray[np.floating]) -> float:
+def _mean(values: Sequence[float] | NDArray[Any]) -> float:
     return float(np.mean(values)) if len(values) else 0.0

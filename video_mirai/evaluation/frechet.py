@@ -243,8 +243,7 @@ def _root(gaussian: _Gaussian) -> NDArray[np.float64]:
         if len(gaussian.rows) <= gaussian.rows.shape[1]:
             return gaussian.rows
         # X = QR leaves X^T X = R^T R, so R stands in for X at d rows instead of n.
-        factor: NDArray[np.float64] = np.linalg.qr(gaussian.rows, mode="r")
-        return factor
+        return np.asarray(np.linalg.qr(gaussian.rows, mode="r"))
     assert gaussian.covariance is not None
     values, vectors = np.linalg.eigh(gaussian.covariance)
     # Eigenvalues below this are rounding of the decomposition; their roots would not be small.

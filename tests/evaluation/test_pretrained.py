@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from video_mirai.evaluation.consistency import background_consistency
-from video_mirai.evaluation.detectors import build_detector, pretrained
+from video_mirai.evaluation.consistency import background_consistency, builtin_frame_features
+from video_mirai.evaluation.detectors import build_detector, build_frame_encoder, pretrained
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 
@@ -88,6 +88,21 @@ def test_features_of_frames_make_a_consistency(checkpoint):
     assert background_consistency(np.repeat(features[:1], 4, axis=0)) == pytest.approx(1)
     with pytest.raises(ValueError, match="take dinov2 or clip"):
         build_detector(f"videomae:{checkpoint('videomae')}", 4).frame_features(frames)
+
+
+def test_frame_encoder_is_the_built_in_one_or_a_network_of_frames(checkpoint):
+    frames = noise_clips(1, num_frames=6)[0]
+    builtin = build_frame_encoder("grid_colour_gradient")
+    np.testing.assert_array_equal(builtin.frame_features(frames), builtin_frame_features(frames / 255))
+    folder = checkpoint("dinov2")
+    encoder = build_frame_encoder(f"dinov2:{folder}", batch_frames=4)
+    expected = build_detector(f"dinov2:{folder}", 4).frame_features(frames)
+    np.testing.assert_allclose(encoder.frame_features(frames), expected, atol=1e-5)
+    for name in ("videomae:somewhere", "clip", "vgg"):
+        with pytest.raises(ValueError, match="choose one of grid_colour_gradient, dinov2:SOURCE, clip:SOURCE"):
+            build_frame_encoder(name)
+    with pytest.raises(ValueError, match="uint8"):
+        builtin.frame_features(frames / 255)
 
 
 def test_missing_package_or_checkpoint_says_how_to_get_it(checkpoint, monkeypatch, tmp_path):

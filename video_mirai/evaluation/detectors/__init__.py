@@ -18,12 +18,13 @@ Those with an argument take options behind it: i3d:PATH?crop=true&antialias=true
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.evaluation.detectors.base import Detector, FrameEncoder, Resize, check_clips, check_output
+from video_mirai.evaluation.detectors.builtin_frames import BuiltinFrames
 from video_mirai.evaluation.detectors.external import ExternalDetector
 from video_mirai.evaluation.detectors.i3d import I3DDetector
 from video_mirai.evaluation.detectors.pretrained import FAMILIES, PretrainedDetector
@@ -31,7 +32,7 @@ from video_mirai.evaluation.detectors.random3d import Random3D
 from video_mirai.evaluation.detectors.scene_state import SceneState
 from video_mirai.evaluation.detectors.transnet import TransNet
 
-__all__ = ["Detector", "FrameEncoder", "Resize", "build_detector", "check_clips", "check_output"]
+__all__ = ["Detector", "FrameEncoder", "Resize", "build_detector", "build_frame_encoder", "check_clips", "check_output"]
 
 Option = bool | float | str
 _BUILTIN: dict[str, Callable[[int, int, torch.device], Detector]] = {"random3d": Random3D, "transnet": TransNet}
@@ -50,7 +51,7 @@ _OPTIONS = {
 class _Name(NamedTuple):
     kind: str
     argument: str
-    options: dict[str, Option]
+    options: dict[str, Any]
 
 
 def build_detector(
@@ -92,13 +93,29 @@ def build_detector(
     return ExternalDetector(name, clip_frames, batch_clips)
 
 
+def build_frame_encoder(name: str, *, device: torch.device | str = "cpu", batch_frames: int = 32) -> FrameEncoder:
+    """What describes single frames for the consistencies: "grid_colour_gradient", dinov2:SOURCE or clip:SOURCE.
+
+    Raises:
+        ValueError: another name, or what `build_detector` raises.
+    """
+    if name == BuiltinFrames.name:
+        return BuiltinFrames()
+    kind, argument, options = _parse(name)
+    of_frames = [word for word, family in FAMILIES.items() if not family.takes_clips]
+    if kind not in of_frames or not argument:
+        known = ", ".join([BuiltinFrames.name, *(f"{word}:SOURCE" for word in of_frames)])
+        raise ValueError(f"frame encoder {name!r} is not known; choose one of {known}.")
+    return PretrainedDetector(kind, argument, 1, batch_frames, torch.device(device), **options)
+
+
 def _parse(name: str) -> _Name:
     """word:argument?key=value&key=value."""
     kind, _, rest = name.partition(":")
     if kind not in _FROM_FILE:
         return _Name(kind, rest, {})
     argument, _, query = rest.partition("?")
-    options: dict[str, Option] = {}
+    options: dict[str, Any] = {}
     for pair in filter(None, query.split("&")):
         key, _, value = pair.partition("=")
         if key not in _OPTIONS[kind]:

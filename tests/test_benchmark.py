@@ -28,7 +28,7 @@ from benchmarks.side_by_side import RIVALS, check_peer_frame, check_same_frame, 
 from benchmarks.sizes import QUICK
 from benchmarks.training import make_inputs, make_models, step_flops, training_step
 
-GROUPS = {"Machine", "Training step", "Foresight", "Rollout", "Frame beside others", "Loader"}
+GROUPS = {"Machine", "Training step", "Foresight", "Rollout", "Frame beside others", "Loader", "Frechet distance"}
 RATIOS = [
     "width 32: ours (native) / diffusers",
     "width 32: ours (matmul) / diffusers",
@@ -38,6 +38,8 @@ RATIOS = [
     "source non-causal DiT, shuffled future / none, counted FLOPs",
     "parameters at inference, any source / none",
     "without a cache / with",
+    "width 8, from features: torchmetrics / ours",
+    "width 8, from moments: pytorch-fid's formula / ours",
     "last tenth of the chunks / first tenth",
     "ours / counted FLOPs at the matmul rate",
     "best peer / ours",

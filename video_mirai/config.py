@@ -84,16 +84,17 @@ class RunConfig:
     seed: int = 0
 
 
-def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(cls: type[Config], path: str | Path | None, overrides: list[str] | None = None) -> Config:
     """An instance of the dataclass `cls` from a YAML file and `key.path=value` overrides.
 
-    A YAML file may name another, relative to itself, as `base: other.yaml`; its own keys win.
+    A YAML file may name another, relative to itself, as `base: other.yaml`; its own keys win. Without a file (None) the
+    dataclass's defaults are what the overrides change.
 
     Raises:
         FileNotFoundError: the file, or one it is based on, is missing.
         ValueError: unknown key, wrong type or missing value; the message starts with its full path.
     """
-    tree = _read_with_bases(Path(path), seen=())
+    tree = {} if path is None else _read_with_bases(Path(path), seen=())
     merged = OmegaConf.structured(cls)
     for key, value in _leaves(tree):
         merged = _merge_one(merged, key, value, origin=str(path))
@@ -105,7 +106,9 @@ def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None
     try:
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except MissingMandatoryValue as error:
-        raise ValueError(f"{error.full_key}: no value given in {path} and there is no default.") from error
+        raise ValueError(
+            f"{error.full_key}: no value given in {path or 'key=value'} and there is no default."
+        ) from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {_first_line(error)}") from error
 

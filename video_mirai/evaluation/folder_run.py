@@ -235,15 +235,17 @@ def _clips_info(folders: _Folders, real_sha256: str) -> ClipsInfo:
 
 
 def _galleries(folders: _Folders, rows: list[RowScores]) -> list[Gallery]:
-    """The first videos by name, then those where the last set does worst."""
-    last = [row for row in rows if row.kind == "model"][-1]
-    fixed = [score.clip for score in last.scores[: folders.config.fixed_videos]]
+    """The first videos by name of every set, then those where the last set does worst."""
+    models = [row for row in rows if row.kind == "model"]
+    fixed = list(dict.fromkeys(score.clip for row in models for score in row.scores[: folders.config.fixed_videos]))
+    last = models[-1]
     how, ranked = _from_worst(last)
     worst = [clip for clip in ranked if clip not in fixed][: folders.config.worst_videos]
     return [
         Gallery(
             "Side by side",
-            f"The first {len(fixed)} videos of {last.name} by name, with those of the same name in the other folders.",
+            f"The first {folders.config.fixed_videos} videos of every folder by name, with those of the same name in "
+            "the others.",
             [_strip(folders, clip) for clip in fixed],
             pause_button=True,
         ),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from video_mirai.evaluation.aggregate import RowScores, few_samples_warnings, make_difference, make_row, pooled_key
+from video_mirai.evaluation.compare import FEATURES_FILE, save_features
 from video_mirai.evaluation.findings import Findings
 from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves, plot_lags
@@ -29,6 +30,7 @@ def publish(findings: Findings, revision: str, device: torch.device) -> Publishe
     out = Path(findings.config.out)
     result = make_result(findings, revision, device)
     write_results(result, per_video_rows(findings.rows), out)
+    save_features(findings.rows, out / FEATURES_FILE)
     plots = make_plots(result, out / "plots")
     report = out / "report.html"
     report.write_text(build_report(result, plots, findings.galleries), encoding="utf-8")

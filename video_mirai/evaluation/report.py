@@ -19,7 +19,7 @@ from video_mirai.evaluation.statements import difference_statements, judge, mode
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 _ROW_NOTES = {
     "model": "",
-    "copy": "the last history frame, repeated",
+    "copy": "one true frame, repeated",
     "velocity": "sprites carried straight on from what the given frames show",
     "reader": "the true frames, read: the floor of every number in this table",
     "real": "other real videos: the noise floor",

@@ -44,7 +44,8 @@ figcaption { color: var(--soft); font-size: .85rem; }
 .clock[data-phase="beyond"] b { color: var(--accent); }
 button { font: inherit; color: inherit; background: var(--chip); border: 1px solid var(--line); border-radius: 8px;
   padding: 6px 12px; }
-dt { font-weight: 600; margin-top: 10px; } dd { margin: 0; color: var(--soft); font-size: .92rem; }
+dt { font-weight: 600; margin-top: 10px; }
+dd { margin: 0; color: var(--soft); font-size: .92rem; overflow-wrap: anywhere; }
 code, .mono { font-family: ui-monospace, monospace; font-size: .84em; overflow-wrap: anywhere; }
 details summary { cursor: pointer; }
 pre { overflow-x: auto; font-size: .8rem; }

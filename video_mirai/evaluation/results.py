@@ -233,8 +233,8 @@ def write_results(result: EvaluationResult, per_video: list[CsvRow], folder: Pat
     files = WrittenFiles(folder / "results.json", folder / "per_video.csv", folder / "curves.csv")
     text = json.dumps(finite_only(dataclasses.asdict(result)), indent=2, allow_nan=False)
     files.results.write_text(text + "\n", encoding="utf-8")
-    _write_csv(per_video, files.per_video)
-    _write_csv(curve_rows(result.rows), files.curves)
+    write_csv(per_video, files.per_video)
+    write_csv(curve_rows(result.rows), files.curves)
     return files
 
 
@@ -314,7 +314,8 @@ def _text_table(result: EvaluationResult, metrics: list[Metric]) -> list[str]:
     ]
 
 
-def _write_csv(rows: list[CsvRow], path: Path) -> None:
+def write_csv(rows: list[CsvRow], path: Path) -> None:
+    """Columns are all keys, in the order in which they come up."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)

@@ -49,6 +49,7 @@ EXTRAS = {
         "import-linter>=2.1",
         "scikit-learn>=1.4",
         "psutil>=5.9",
+        "jsonschema>=4.20",
     ],
 }
 

@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from video_folders import (
+    CPU,
     FRAMES,
     SIZE,
     evaluate,
+    folder_config,
     moving_texture,
     result_of,
     write_folder,
@@ -13,6 +15,9 @@ from video_folders import (
 )
 
 from video_mirai.evaluation.aggregate import RowScores
+from video_mirai.evaluation.folder_run import evaluate_folders
+from video_mirai.evaluation.publish import make_result
+from video_mirai.evaluation.run import Processes
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,23 @@ def test_real_videos_are_given_to_a_detector_once_and_generated_ones_always(
     evaluate(root, feature_cache=str(tmp_path))
     assert (first, len(seen)) == (18, 12)  # 6 real, 6 copied, 6 generated; then without the real ones
     assert set(seen) == {SIZE}
+
+
+def test_two_processes_find_the_same_numbers_as_one(root: Path) -> None:
+    class Gathered(Exception):
+        pass
+
+    theirs: list = []
+
+    def give(scores: list) -> list:
+        theirs.extend(scores)
+        raise Gathered
+
+    config = folder_config(root)
+    with pytest.raises(Gathered):
+        evaluate_folders(config, Processes(1, 2, lambda: None, give), CPU)
+    both = evaluate_folders(config, Processes(0, 2, lambda: None, lambda mine: theirs + mine), CPU)
+    assert make_result(both, "", CPU).rows == result_of(root).rows
 
 
 def test_too_few_real_videos_leave_out_the_floor_and_say_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from video_mirai.evaluation.findings import Findings
 from video_mirai.evaluation.folder_run import evaluate_folders
-from video_mirai.evaluation.publish import make_result
+from video_mirai.evaluation.publish import make_result, write_numbers
 from video_mirai.evaluation.results import EvaluationResult
 from video_mirai.evaluation.run import Processes
 from video_mirai.evaluation.video_sets import FolderConfig
@@ -54,3 +54,8 @@ def evaluate(root: Path, **settings: Any) -> Findings:
 def result_of(root: Path, **settings: Any) -> EvaluationResult:
     """What would be written; plots and page, which take longest, are not made."""
     return make_result(evaluate(root, **settings), "revision", CPU)
+
+
+def make_files(findings: Findings) -> None:
+    """The files that comparisons read."""
+    write_numbers(findings, make_result(findings, "revision", CPU))

@@ -29,12 +29,18 @@ def publish(findings: Findings, revision: str, device: torch.device) -> Publishe
     """Aggregate the scores and write every file; for the main process alone."""
     out = Path(findings.config.out)
     result = make_result(findings, revision, device)
-    write_results(result, per_video_rows(findings.rows), out)
-    save_features(findings.rows, out / FEATURES_FILE)
+    write_numbers(findings, result)
     plots = make_plots(result, out / "plots")
     report = out / "report.html"
     report.write_text(build_report(result, plots, findings.galleries), encoding="utf-8")
     return Published(result, report)
+
+
+def write_numbers(findings: Findings, result: EvaluationResult) -> None:
+    """results.json, the CSV files and the features: all that programs read."""
+    out = Path(findings.config.out)
+    write_results(result, per_video_rows(findings.rows), out)
+    save_features(findings.rows, out / FEATURES_FILE)
 
 
 def make_result(findings: Findings, revision: str, device: torch.device) -> EvaluationResult:

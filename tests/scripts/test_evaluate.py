@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from result_schema import check_result
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
 from _cli import run_script
@@ -63,7 +64,7 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
     assert call(monkeypatch, *arguments(runs, out)) == 0
     printed = capsys.readouterr().out
     assert f"report: {out / 'report.html'}" in printed and "copy-last-frame" in printed
-    first = json.loads((out / "results.json").read_text())
+    first = check_result((out / "results.json").read_text())
     assert [row["name"] for row in first["rows"]] == [
         "baseline", "foresight", "copy-last-frame", "constant velocity", "reader on the truth", "real vs real"
     ]  # fmt: skip

@@ -271,7 +271,7 @@ def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling) ->
     clips = np.isfinite(values).any(axis=1)
     frames = np.isfinite(values[clips]).all(axis=0)
     rows: dict[str, list[np.ndarray]] = {}
-    for clip in np.flatnonzero(clips):
+    for clip in np.flatnonzero(clips).tolist():
         rows.setdefault(videos[clip], []).append(values[clip, frames])
     if not rows or not frames.any():
         return Curve([], [], [], [])

@@ -76,6 +76,6 @@ def test_headline_table_shows_missing_numbers_as_dashes_and_marks_clear_differen
 
 def test_numbers_too_small_for_their_decimals_are_not_shown_as_zero():
     assert format_estimate(Estimate(0.0004), 2) == "4.0e-04"
-    assert format_estimate(Estimate(0.0), 2) == "0.00"
+    assert format_estimate(Estimate(0.0), 2) == format_estimate(Estimate(-5.7e-14), 2) == "0.00"
     assert format_interval(Estimate(1.0, 0.5, 2.0), 1) == "0.5 to 2.0"
     assert format_interval(Estimate(1.0), 1) == ""

@@ -20,9 +20,11 @@ addEventListener("load", async () => {
     try { await video.play(); } catch (error) { console.error("does not play: " + error.message); }
     await new Promise(done => setTimeout(done, 200));
   }
+  const names = [...document.querySelectorAll("tr.model td:first-child")].map(cell => cell.offsetWidth);
   const plays = video => !video.error && video.videoWidth > 0 && video.currentTime > 0;
   parent.postMessage({ videos: videos.length, playing: videos.filter(plays).length, width: innerWidth,
     content_width: document.documentElement.scrollWidth,
+    narrowest_name: Math.min(...names), widest_name: Math.max(...names),
     images: [...document.images].filter(image => image.naturalWidth > 0).length }, "*");
 });
 </script></body>"""

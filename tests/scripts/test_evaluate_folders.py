@@ -85,6 +85,8 @@ def test_page_plays_every_video_on_a_phone_without_an_error(evaluated: Path, tmp
     assert seen.found["playing"] == seen.found["videos"] == page.count("<video") > 2
     assert seen.found["images"] == page.count("<img") > 5
     assert seen.found["width"] == PHONE_WIDTH and seen.found["content_width"] <= PHONE_WIDTH
+    # Names stay in sight: they must be readable and leave room for numbers.
+    assert PHONE_WIDTH / 4 < seen.found["narrowest_name"] <= seen.found["widest_name"] < PHONE_WIDTH / 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ SCHEMA_VERSION = 2
 # What a row of the headline table may be; docs/result-schema.json says what each means.
 ROW_KINDS = ("model", "copy", "velocity", "real", "codec", "reader")
 
+# Less than this is the rounding of float64, and shown as 0.
+ROUNDING = 1e-12
+
 # One row of per_video.csv or curves.csv.
 CsvRow = dict[str, str | int | float | None]
 
@@ -268,6 +271,7 @@ def format_estimate(estimate: Estimate | None, decimals: int, signed: bool = Fal
 
 def format_number(value: float, decimals: int, signed: bool = False) -> str:
     """Fixed decimals; scientific where fixed decimals would show nothing but zeros or a very long number."""
+    value = 0.0 if abs(value) < ROUNDING else value
     tiny = value != 0 and abs(value) < 0.5 * 10**-decimals
     sign = "+" if signed else ""
     return f"{value:{sign}.1e}" if tiny or abs(value) >= 1e6 else f"{value:{sign}.{decimals}f}"

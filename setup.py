@@ -50,6 +50,7 @@ EXTRAS = {
         "psutil>=5.9",
         "mpmath>=1.3",  # the exact distances that the tests and the benchmark compare with
         "torchmetrics>=1.4",  # the distance that ours is measured beside
+        "jsonschema>=4.20",
     ],
 }
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from io import FileIO
 from itertools import chain
@@ -222,7 +222,7 @@ def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
         print(f"{job.out}: {given} frames of history, {generated} generated, {fps:g} fps", flush=True)
 
 
-def arranged(session: Session, job: Job, history: History) -> "Iterator[np.ndarray]":
+def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndarray, None, None]":
     """Pictures (T, H', W', 3) uint8 of the file: those of the history, then those of one chunk after another."""
     import numpy as np
 

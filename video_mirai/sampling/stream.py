@@ -153,7 +153,7 @@ class ChunkStream:
             raise NonFiniteLatents(self._frames_generated + int(is_finite.logical_not().nonzero()[0]))
 
     def _noise(self, shape: Sequence[int]) -> Tensor:
-        """On the generator's own device first, so that a CPU generator gives the same noise for every model's device."""
+        """Drawn on the generator's own device, so that a CPU generator gives every device the same noise."""
 
         def draw(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
             return torch.randn(shape, generator=generator, device=generator.device).to(self._model.device)

@@ -8,14 +8,12 @@ from accelerate import Accelerator
 
 from benchmarks.measure import Findings, ratios, take_turns, timed
 from benchmarks.sizes import RunSize, Sizes
-from video_mirai.build import build_objective, student_settings
+from video_mirai.build import build_foresight, build_objective, student_settings
 from video_mirai.config import RunConfig, load_config
 from video_mirai.data.batch import ClipKey, VideoSample
 from video_mirai.data.loader import collate_clips
 from video_mirai.models.causal_dit import CausalVideoDiT
-from video_mirai.models.codecs import PixelsCodec
-from video_mirai.models.teachers import DiTTeacher
-from video_mirai.objectives.foresight import ForesightSource
+from video_mirai.models.codecs import build_codec
 from video_mirai.training import estimate
 from video_mirai.training.trainer import Trainer, start_accelerator
 
@@ -44,7 +42,8 @@ class RandomLatents:
 
 def measure_foresight(sizes: Sizes, device: torch.device, work_dir: Path, *, compiled: bool) -> Findings:
     """Seconds of Trainer.train_step: teacher, forward, backward, clipping, optimisers, moving average."""
-    config = read_config(sizes.run, f"train.compile={compiled}")
+    teacher = write_teacher(sizes.run, work_dir / "teacher")
+    config = read_config(sizes.run, f"train.compile={compiled}", teacher)
     accelerator = start_accelerator(config.train, work_dir)
     if accelerator.device.type != device.type:
         raise ValueError(
@@ -84,22 +83,19 @@ def make_model(config: RunConfig, size: RunSize) -> CausalVideoDiT:
 
 def make_trainer(config: RunConfig, size: RunSize, accelerator: Accelerator, work_dir: Path) -> Trainer:
     """The run's trainer on random latents, with a teacher of random weights if the config has foresight."""
+    codec = build_codec(config.codec)
+    with torch.device("meta"):
+        student = make_model(config, size)
     source, teacher_width = None, 0
     if config.foresight is not None:
-        settings = config.foresight.teacher
-        # Loaded as a run's teacher is (build.build_foresight), which decides its precision.
-        make_model(config, size).save_pretrained(work_dir / "teacher")
-        dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-        frozen = CausalVideoDiT.from_pretrained(work_dir / "teacher", torch_dtype=dtype)
         generator = torch.Generator(accelerator.device).manual_seed(1)
-        teacher = DiTTeacher(frozen.to(accelerator.device), settings.layer, settings.sigma, generator)
-        source = ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
-        teacher_width = teacher.feature_dim
+        source = build_foresight(config, student, codec, generator)
+        teacher_width = source.teacher.feature_dim
     return Trainer(
         build_objective(config, size.channels, teacher_width),
         config.train,
         accelerator=accelerator,
-        codec=PixelsCodec(),
+        codec=codec.to(accelerator.device),
         train_set=RandomLatents(config, size),
         run_dir=work_dir,
         seed=config.seed,
@@ -107,6 +103,15 @@ def make_trainer(config: RunConfig, size: RunSize, accelerator: Accelerator, wor
         config_yaml="",
         foresight=source,
     )
+
+
+def write_teacher(size: RunSize, folder: Path) -> str:
+    """The override that names a random teacher of the student's architecture in `folder`.
+
+    It is loaded as a run's teacher is, which decides its precision.
+    """
+    make_model(read_config(size), size).save_pretrained(folder / "transformer")
+    return f"foresight.teacher.checkpoint={folder / 'transformer'}"
 
 
 def num_frames(config: RunConfig) -> int:
@@ -128,9 +133,8 @@ def _flops_ratio(trainers: dict[str, Trainer], size: RunSize) -> float:
         student = trainer.objective.student
         tokens = student.tokens_per_frame(size.latent_size, size.latent_size)
         clip = estimate.ClipSize(trainer.train_set[0]["latents"].shape[0], tokens, 0)
-        teacher = getattr(trainer.foresight, "teacher", None)
-        network = teacher.model if isinstance(teacher, DiTTeacher) else None
+        teacher = trainer.foresight.teacher if trainer.foresight is not None else None
         flops[name] = estimate.estimate_step(
-            trainer.objective, network, trainer.codec, trainer.config, clip, num_processes=1
+            trainer.objective, teacher, trainer.codec, trainer.config, clip, num_processes=1
         ).flops
     return flops[FORESIGHT] / flops[PLAIN]

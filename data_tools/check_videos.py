@@ -25,6 +25,7 @@ from tqdm import tqdm
 from isolated_pool import run_isolated
 from tool_cli import check_list_options, run_tool
 from video_inspection import OWN_KEYS, Entry, Task, failed, identity_key, inspect
+from video_mirai.data.output_folder import make_output_folder
 from video_mirai.data.video_check import BAD, NEEDS_TRANSCODE
 from video_mirai.data.video_list import SUFFIXES, USABLE, list_videos, read_manifest, write_manifest
 from video_mirai.data.video_reader import READERS, available_backend
@@ -83,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 def check_folder(options: argparse.Namespace) -> None:
     """Checks what is new or has changed, writes the manifest and says what is in it."""
     backend = check_options(options)
+    make_output_folder(options.out.parent)
     sources = list_sources(options.videos)
     targets = rewritten_paths(sources, options.transcode)
     partial = options.out.with_name(f".{options.out.stem}.partial.jsonl")

@@ -141,6 +141,13 @@ def encode_folder(options: argparse.Namespace) -> None:
             if name in found.samples and is_made_as_planned(found.samples[name].header, header, settings.dtype)
         }
         todo = [video for video in videos if video.name not in kept]
+        outdated = sum(video.name in found.samples for video in todo)
+        if outdated:
+            print(
+                f"{options.out}: {outdated} videos were encoded otherwise before, or have changed; they are encoded "
+                f"anew, and their old shards removed when all is done.",
+                file=sys.stderr,
+            )
         plans = plan_shards(todo, planned, settings, found, options.out, options.samples_per_shard)
         bad = encode_all(plans, options)
         remove_superseded(options.out, found, {video.name for video in todo})

@@ -42,9 +42,9 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--config PATH [key=value ...], read back as `config` and `overrides`."""
-    parser.add_argument("--config", required=True, metavar="PATH", help="YAML file")
+    parser.add_argument("--config", required=required, metavar="PATH", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
 
 

@@ -1,27 +1,47 @@
-"""Roll checkpoints out on the same held-out clips, score them against the truth and write a report."""
+"""Score checkpoints, which are rolled out on held-out clips, or folders of any model's videos, and write a report."""
 
+import argparse
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _cli import add_config_arguments, log_to_stderr, make_parser, parse_device, run_script
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import PartialState
 
     from video_mirai.build import LoadedRun
     from video_mirai.data.scenes import Scenes, ScenesConfig
     from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
+    from video_mirai.evaluation.findings import Findings
     from video_mirai.evaluation.protocol import EvaluateConfig
+    from video_mirai.evaluation.results import VBenchInfo
     from video_mirai.evaluation.run import Contestant, Processes
+    from video_mirai.evaluation.video_sets import FolderConfig
 
-DESCRIPTION = """Roll checkpoints out on the same held-out clips, score them against the truth and write a report.
+DESCRIPTION = """Score videos against real ones and write a report.
 
-Start it with plain python for one process, or with accelerate launch for any number, which must share the file system.
-Writes to OUT: report.html (one self-contained page), results.json, per_video.csv, curves.csv, plots, videos and frames.
-Finished videos are kept: the same call goes on where an interrupted one stopped."""
+checkpoints: --config FILE models.NAME=RUN ...
+  Rolls the models out on the same held-out clips. Start it with plain python for one process, or with accelerate
+  launch for any number, which must share the file system. Finished videos are kept: the same call goes on where an
+  interrupted one stopped.
+folders: --real DIR --fake [NAME=]DIR [--fake [NAME=]DIR2 ...] [key=value ...]
+  Any model's videos, in folders or manifests. Frame counts, sizes and rates may differ:
+  rate     brought to the lowest rate of any file, or fps=N, by taking the frames nearest in time; every_frame=true
+           takes them as they are
+  length   as many frames as the shortest file has, or num_frames=N: then shorter files are left out
+  size     that of the real videos, or height=H width=W: resized (bilinear, antialiased) to cover it, centre kept
+  pairing  videos of the same relative path, whatever the suffix, are compared frame by frame too; pair=false: as sets
+  clips    clip_rule=sliding (every stride_frames), first or random (one a video); history_frames=K are not scored
+
+Writes to OUT (out=...): report.html (one self-contained page), results.json, per_video.csv, curves.csv, plots, videos.
+All settings: video_mirai/evaluation/protocol.py and video_sets.py."""
 EXAMPLE = """accelerate launch scripts/evaluate.py --config configs/eval/long.yaml \\
-      models.baseline=runs/baseline models.foresight=runs/foresight out=evaluations/first"""
+      models.baseline=runs/baseline models.foresight=runs/foresight out=evaluations/first
+  python scripts/evaluate.py --real videos/real --fake ours=videos/a --fake theirs=videos/b \\
+      detectors=[transnet,random3d] clip_rule=first out=evaluations/second"""
 
 # A rollout is long when it is at least so many times what the model was trained on.
 DEFAULT_HORIZON_CLIPS = 4
@@ -29,26 +49,111 @@ DEFAULT_HORIZON_CLIPS = 4
 
 def main() -> None:
     """Parse, load, evaluate, publish."""
-    parser = make_parser(DESCRIPTION, EXAMPLE)
-    add_config_arguments(parser)
-    arguments = parser.parse_intermixed_args()
+    arguments = parse()
 
     # Below, because these imports take seconds and --help needs none.
     from accelerate import PartialState
 
-    from video_mirai.build import load_run
     from video_mirai.config import load_config
-    from video_mirai.evaluation.held_out import open_held_out
     from video_mirai.evaluation.protocol import EvaluateConfig
     from video_mirai.evaluation.publish import publish
     from video_mirai.evaluation.results import headline_table
-    from video_mirai.evaluation.run import check_names, evaluate
+    from video_mirai.evaluation.vbench import read_vbench
+    from video_mirai.evaluation.video_sets import FolderConfig
 
-    config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
-    check_names(config.models)
+    is_folders = arguments.real is not None or bool(arguments.fake)
+    config: FolderConfig | EvaluateConfig
+    if is_folders:
+        settings = load_config(FolderConfig, arguments.config, arguments.overrides)
+        config = replace(settings, real=arguments.real, fakes=named_folders(arguments.fake))
+    else:
+        config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
     state = PartialState(cpu=config.device == "cpu")
     device = state.device if config.device == "auto" else parse_device(config.device)
     log_to_stderr(is_main_process=state.is_main_process)
+    vbench = tuple(read_vbench(*named(text), arguments.vbench_flags) for text in arguments.vbench_results)
+    if isinstance(config, EvaluateConfig):
+        findings = checkpoints(config, state, device, vbench, allow_import=arguments.allow_import)
+    else:
+        findings = folders(config, state, device, vbench, allow_import=arguments.allow_import)
+    if state.is_main_process:
+        published = publish(findings, git_revision(), device)
+        print(headline_table(published.result))
+        for warning in published.result.warnings:
+            print(f"note: {warning}")
+        if arguments.vbench_export is not None:
+            export(config, Path(arguments.vbench_export), published.result.clips.fps)
+        print(f"report: {published.report}")
+
+
+def parse() -> argparse.Namespace:
+    """The command line; argparse's own exit where it makes no sense."""
+    parser = make_parser(DESCRIPTION, EXAMPLE)
+    add_config_arguments(parser, required=False)
+    parser.add_argument("--real", metavar="DIR", help="folder or manifest of real videos")
+    parser.add_argument("--fake", action="append", default=[], metavar="[NAME=]DIR", help="generated ones; repeatable")
+    parser.add_argument(
+        "--allow-import", action="store_true", help="a detector may be module:callable, code of yours that is run"
+    )
+    parser.add_argument(
+        "--vbench-export", metavar="DIR", help="also write the generated videos as VBench reads them, with prompts"
+    )
+    parser.add_argument(
+        "--vbench-results", action="append", default=[], metavar="NAME=FILE",
+        help="show the *_eval_results.json that VBench or VBench-Long wrote for NAME; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vbench-flags", default="", metavar="TEXT", help="how VBench was called; its file does not say"
+    )
+    arguments = parser.parse_intermixed_args()
+    if arguments.fake and arguments.real is None:
+        parser.error("--fake needs --real DIR, the videos to compare with.")
+    if arguments.real is not None and not arguments.fake:
+        parser.error("--real needs --fake [NAME=]DIR, the videos to score.")
+    if arguments.real is None and arguments.config is None:
+        parser.error("give --config FILE for checkpoints, or --real DIR and --fake DIR for folders of videos.")
+    return arguments
+
+
+def named(text: str) -> tuple[str, str]:
+    """NAME=PATH, parted; a path alone is named after its last part."""
+    name, separator, path = text.partition("=")
+    return (name, path) if separator else (Path(text).resolve().name, text)
+
+
+def named_folders(texts: list[str]) -> dict[str, str]:
+    """What --fake gave, by name."""
+    fakes: dict[str, str] = {}
+    for name, path in map(named, texts):
+        if name in fakes:
+            raise ValueError(f"--fake: two folders are named {name}; name them yourself: --fake NAME={path}.")
+        fakes[name] = path
+    return fakes
+
+
+def folders(
+    config: "FolderConfig", state: "PartialState", device: "torch.device", vbench: "tuple[VBenchInfo, ...]",
+    *, allow_import: bool,
+) -> "Findings":  # fmt: skip
+    """Score folders of videos."""
+    from video_mirai.evaluation.folder_run import evaluate_folders
+    from video_mirai.evaluation.run import check_names
+
+    check_names(config.fakes, "--fake ")
+    return evaluate_folders(config, processes_of(state), device, allow_import=allow_import, vbench=vbench)
+
+
+def checkpoints(
+    config: "EvaluateConfig", state: "PartialState", device: "torch.device", vbench: "tuple[VBenchInfo, ...]",
+    *, allow_import: bool,
+) -> "Findings":  # fmt: skip
+    """Roll models out and score them."""
+    from video_mirai.build import load_run
+    from video_mirai.evaluation.checkpoint_findings import checkpoint_findings
+    from video_mirai.evaluation.held_out import open_held_out
+    from video_mirai.evaluation.run import check_names, evaluate
+
+    check_names(config.models)
     runs = {name: load_run(path, device) for name, path in config.models.items()}
     models = {name: contestant(name, config.models[name], run) for name, run in runs.items()}
     horizon_frames = config.horizon_frames
@@ -59,19 +164,32 @@ def main() -> None:
     held_out = open_held_out(data, config.split, config.history_frames, horizon_frames, config.num_clips, config.seed)
     for name, run in runs.items():
         check_clip_format(name, run, held_out.dataset)
-    evaluation = evaluate(config, held_out, horizon_frames, models, processes_of(state), device)
-    if state.is_main_process:
-        published = publish(evaluation, models, git_revision(), device, notes)
-        print(headline_table(published.result))
-        for warning in published.result.warnings:
-            print(f"note: {warning}")
-        print(f"report: {published.report}")
+    evaluation = evaluate(
+        config, held_out, horizon_frames, models, processes_of(state), device, allow_import=allow_import
+    )
+    return checkpoint_findings(evaluation, models, notes, vbench)
+
+
+def export(config: "EvaluateConfig | FolderConfig", folder: Path, fps: float) -> None:
+    """The generated videos for VBench, one folder for each row."""
+    from video_mirai.evaluation.vbench import export_videos, videos_of_folder, videos_of_store
+    from video_mirai.evaluation.video_sets import FolderConfig
+
+    if isinstance(config, FolderConfig):
+        videos = {name: videos_of_folder(Path(root)) for name, root in config.fakes.items()}
+    else:
+        frames = Path(config.out) / "frames"
+        videos = {name: videos_of_store(frames / name, config.history_frames, fps) for name in config.models}
+    for name, of_row in videos.items():
+        print(f"VBench folder: {export_videos(folder / name, of_row)}")
 
 
 def contestant(name: str, path: str, run: "LoadedRun") -> "Contestant":
     """A loaded run as the evaluation sees it."""
+    from video_mirai.build import check_generation
     from video_mirai.evaluation.run import Contestant
 
+    check_generation(run, run.rollout)
     if run.model.config.text_dim is not None:
         raise ValueError(f"models.{name}: {path} is conditioned on a context, which held-out clips do not have.")
     return Contestant(path, run.model, run.codec, run.rollout, training_frames(run))

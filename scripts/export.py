@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from _cli import make_parser, run_script
+from _cli import log_to_stderr, make_parser, run_script
 
 
 def main() -> None:
     """Read a checkpoint, write RUN/export."""
     parser = make_parser(
-        "Write RUN/export/ from a checkpoint of a run, as the end of its training does.",
+        "Write RUN/export/ from a checkpoint of a run, as the end of its training does, and prove that it costs what\n"
+        "a student trained without foresight costs.",
         "python scripts/export.py --run runs/scenes_tiny",
     )
     parser.add_argument("--run", required=True, type=Path, metavar="RUN", help="run folder")
@@ -18,6 +19,7 @@ def main() -> None:
     # Below, because these imports take seconds and --help needs none.
     from video_mirai import build
 
+    log_to_stderr()
     print(f"exported to {build.export_checkpoint(arguments.run, arguments.checkpoint)}")
 
 

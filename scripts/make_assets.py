@@ -9,6 +9,7 @@ from _cli import make_parser, run_script
 from _stages import Stage, launched, run_stages
 
 SEED = 0
+LICENSE = "license=apache-2.0"
 CODEC, TEACHER, CAUSAL = "doom_codec", "doom_teacher", "doom_causal"
 
 
@@ -38,7 +39,7 @@ def parse_options() -> argparse.Namespace:
 def stages(out: Path) -> list[Stage]:
     """Record, codec, latents, teacher, causal model."""
     videos, latents, codec = out / "videos", out / "latents", out / "codec"
-    data = (f"output_dir={out}", f"data.latent_shards.root={latents}", f"codec.path={codec}", f"seed={SEED}")
+    data = (f"output_dir={out}", f"data.latent_shards.root={latents}", f"codec.path={codec}", f"seed={SEED}", LICENSE)
     return [
         Stage(
             "Record Doom videos",

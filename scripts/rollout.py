@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from io import FileIO
 from itertools import chain
@@ -114,7 +114,7 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     # Here, because these imports take seconds and --help needs none.
     from accelerate import PartialState
 
-    from video_mirai.build import load_run
+    from video_mirai.build import check_generation, load_run
     from video_mirai.training.signals import StopSignals
 
     log_to_stderr()
@@ -125,6 +125,7 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     run = load_run(options.checkpoint, device)
     settings = rollout_settings(run, options)
     check_memory(run, settings, batch_size=len(jobs[0].seeds))
+    check_generation(run, settings)
     kind, steering = context_kind(run, options.split), Steering(options.label, options.actions)
     check_steering(kind, steering, options.frames)
     names = kind.names if kind.kind == ACTIONS else ()
@@ -221,7 +222,7 @@ def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
         print(f"{job.out}: {given} frames of history, {generated} generated, {fps:g} fps", flush=True)
 
 
-def arranged(session: Session, job: Job, history: History) -> "Iterator[np.ndarray]":
+def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndarray, None, None]":
     """Pictures (T, H', W', 3) uint8 of the file: those of the history, then those of one chunk after another."""
     import numpy as np
 

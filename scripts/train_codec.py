@@ -23,6 +23,7 @@ def main() -> None:
     from dataclasses import asdict, replace
 
     from video_mirai.config import load_config, save_config
+    from video_mirai.data.output_folder import make_output_folder
     from video_mirai.data.video_folder import VideoFolder
     from video_mirai.training.codec_report import report_codec, write_report
     from video_mirai.training.codec_trainer import (
@@ -42,7 +43,9 @@ def main() -> None:
     log_to_stderr()
     pool_bytes = config.pool_megabytes * 2**20
     held_out_set = VideoFolder(**asdict(replace(config.data, split="val")))
-    frames = read_frames(VideoFolder(**asdict(config.data)), pool_bytes, config.seed)
+    train_set = VideoFolder(**asdict(config.data))
+    make_output_folder(output_dir)
+    frames = read_frames(train_set, pool_bytes, config.seed)
     held_out = read_frames(held_out_set, pool_bytes // HELD_OUT_SHARE, config.seed)
     print(f"{len(frames)} frames to train on, {len(held_out)} held out")
     try:

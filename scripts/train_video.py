@@ -33,6 +33,7 @@ def main() -> None:
     from video_mirai import build
     from video_mirai.config import RunConfig, load_config, save_config
     from video_mirai.training.checkpoint import CheckpointFailed
+    from video_mirai.training.tracking import record_start
     from video_mirai.training.trainer import TrainingDiverged, start_accelerator
 
     config = load_config(RunConfig, arguments.config, arguments.overrides)
@@ -49,6 +50,7 @@ def main() -> None:
     if accelerator.is_main_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / "run.yaml")
+        record_start(run_dir, trainer.step, sys.argv, accelerator.num_processes)
     accelerator.wait_for_everyone()
     try:
         finished = trainer.fit(config.train.num_steps)
@@ -109,11 +111,11 @@ def newest_on_main_process(run_dir: Path, accelerator: "Accelerator") -> Path:
 
 
 def changed_since(checkpoint: Path, config_yaml: str) -> list[str]:
-    """Settings in which a run differs from its checkpoint; where it is written, and how it was resumed, don't count."""
+    """Settings in which a run differs from its checkpoint, but for those that change where and how it is kept."""
     from video_mirai.config import changed_settings
 
     changes = changed_settings((checkpoint / "run.yaml").read_text(encoding="utf-8"), config_yaml)
-    return [line for key, line in changes.items() if key not in ("name", "output_dir", "resume")]
+    return [line for key, line in changes.items() if key not in ("name", "output_dir", "resume", "license")]
 
 
 def last_words(trainer: "Trainer", error: Exception) -> str:
@@ -148,19 +150,19 @@ def describe_processes(accelerator: "Accelerator") -> str:
 def describe(config: "RunConfig", plan: "RunPlan", accelerator: "Accelerator") -> str:
     """The resolved config, and what a step costs."""
     from video_mirai.config import config_to_yaml
-    from video_mirai.training.estimate import ClipSize, count_parameters, estimate_step, readable
+    from video_mirai.training.estimate import ClipSize, count_parameters, estimate_step, readable, teacher_parameters
 
     student, shape = plan.objective.student, plan.shape
     clip = ClipSize(shape.frames, student.tokens_per_frame(shape.height, shape.width), shape.context_tokens)
     step = estimate_step(plan.objective, plan.teacher, plan.codec, config.train, clip, accelerator.num_processes)
-    networks = {
-        "student": student,
-        "predictor": plan.objective.predictor,
-        "teacher": plan.teacher,
-        "codec": plan.codec,
+    parameters = {
+        "student": count_parameters(student),
+        "predictor": count_parameters(plan.objective.predictor),
+        "teacher": teacher_parameters(plan.teacher),
+        "codec": count_parameters(plan.codec),
     }
     lines = [config_to_yaml(config).rstrip(), "---", f"processes          {describe_processes(accelerator)}"]
-    lines += [f"{name + ' parameters':<21}{readable(count_parameters(part))}" for name, part in networks.items()]
+    lines += [f"{name + ' parameters':<21}{readable(count)}" for name, count in parameters.items()]
     lines += [
         f"latents of a clip    {shape.frames} frames x {shape.channels} x {shape.height} x {shape.width}",
         f"tokens per step      {readable(step.tokens)}",

@@ -1,4 +1,4 @@
-"""Composition root: the only reader of RunConfig. From settings to parts, with every check that comes before training.
+"""Composition root, which alone reads RunConfig (run_card puts it into words): from settings to checked parts.
 
 `plan_run` builds the networks on the meta device (no memory, no weights read) and checks that all parts fit together;
 `build_trainer` then builds them for real; `load_run` opens what a run exported.
@@ -18,32 +18,34 @@ from video_mirai.config import DataConfig, ModelConfig, RunConfig, config_to_yam
 from video_mirai.data.latent_shards import LatentShards
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
-from video_mirai.models.causal_dit import CausalVideoDiT
-from video_mirai.models.codecs import Codec, build_codec, load_codec
-from video_mirai.models.predictor import ForesightPredictor
-from video_mirai.models.teachers import DiTTeacher
-from video_mirai.objectives.flow_matching import Objective
-from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
-from video_mirai.ops.attention import check_backend
-from video_mirai.sampling.rollout import RolloutSettings
-from video_mirai.training.batches import ClipSet
-from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
-from video_mirai.training.checks import LatentShape, check_fit
-from video_mirai.training.export import (
+from video_mirai.export_folder import (
     CODEC,
     CONFIG_FILE,
     TRANSFORMER,
     ClipFormat,
-    find_export,
+    find_run_export,
     read_clip_format,
-    write_export,
+    resolve,
 )
+from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.models.codecs import Codec, build_codec, load_codec
+from video_mirai.models.teachers import TeacherEncoder
+from video_mirai.objectives.flow_matching import Objective
+from video_mirai.objectives.foresight import ForesightSource, make_predictors
+from video_mirai.ops.attention import check_backend
+from video_mirai.pipeline import VideoMiraiPipeline
+from video_mirai.run_card import card_facts
+from video_mirai.sampling.rollout import RolloutSettings
+from video_mirai.training.batches import ClipSet
+from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
+from video_mirai.training.checks import LatentShape, check_fit, check_rollout
+from video_mirai.training.export import ExportParts, write_export
+from video_mirai.training.export_proof import Baseline
+from video_mirai.training.foresight_checks import check_foresight
 from video_mirai.training.seeds import derive_seed, make_generator
+from video_mirai.training.teacher_sources import Placing, TeacherOrigin, build_teacher
 from video_mirai.training.trainer import Trainer
 from video_mirai.training.validation import Validator
-
-ASSET_PREFIX = "asset:"
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "checkpoints"
 
 DATA_SETS: dict[str, Callable[..., Any]] = {
     "video_folder": VideoFolder,
@@ -66,7 +68,7 @@ class RunPlan(NamedTuple):
     """A checked run: networks on the meta device, codec real."""
 
     objective: Objective
-    teacher: CausalVideoDiT | None
+    teacher: TeacherEncoder | None
     codec: Codec
     train_set: ClipSet
     shape: LatentShape
@@ -83,18 +85,25 @@ def plan_run(config: RunConfig, device: torch.device) -> RunPlan:
     shape = latent_shape(train_set, codec)
     teacher = None
     if config.foresight is not None:
-        teacher = _teacher_on_meta(config.foresight, codec)
+        with torch.device("meta"):
+            student = CausalVideoDiT(**student_settings(config.model, shape.channels))
+        placing = Placing(torch.device("meta"), torch.float32, None)
+        teacher = build_teacher(teacher_origin(config, student, codec), placing)
     with torch.device("meta"):
-        objective = build_objective(config, shape.channels, _width(teacher) if teacher is not None else 0)
+        objective = build_objective(config, shape.channels, teacher.feature_dim if teacher is not None else 0)
     if config.model.init_from is not None:
         _require_codec(_transformer_folder(config.model.init_from), codec, f"model.init_from={config.model.init_from}")
-    check_fit(objective, teacher, config.rollout, shape, device)
+    check_fit(objective, config.rollout, shape, device)
+    _check_guidance(config, config.rollout)
+    if teacher is not None:
+        check_foresight(objective, teacher, shape, device)
     return RunPlan(objective, teacher, codec, train_set, shape)
 
 
 def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) -> Trainer:
     """The trainer of a planned run, from its first step."""
-    objective = build_objective(config, plan.shape.channels, _width(plan.teacher) if plan.teacher is not None else 0)
+    teacher_width = plan.teacher.feature_dim if plan.teacher is not None else 0
+    objective = build_objective(config, plan.shape.channels, teacher_width)
     if config.model.init_from is not None:
         objective.student = load_student(config.model, plan.shape.channels)
     codec = plan.codec.to(accelerator.device)
@@ -104,7 +113,7 @@ def build_trainer(config: RunConfig, plan: RunPlan, accelerator: Accelerator) ->
     foresight = None
     if config.foresight is not None:
         generators["teacher"] = make_generator(accelerator.device, config.seed, "teacher", rank)
-        foresight = build_foresight(config, generators["teacher"], accelerator.device)
+        foresight = build_foresight(config, objective.student, codec, generators["teacher"])
     return Trainer(
         objective,
         config.train,
@@ -144,12 +153,7 @@ def build_objective(config: RunConfig, latent_channels: int, teacher_width: int)
     predictor = None
     if config.foresight is not None:
         with _seeded(config.seed, "predictor"):
-            predictor = ForesightPredictor(
-                _width(student),
-                teacher_width,
-                num_heads=config.model.num_attention_heads,
-                num_blocks=config.foresight.predictor_blocks,
-            )
+            predictor = make_predictors(config.foresight, student, teacher_width)
     return Objective(student, config.objective, predictor, config.foresight)
 
 
@@ -164,26 +168,44 @@ def student_settings(model: ModelConfig, latent_channels: int) -> dict[str, Any]
 def load_student(model: ModelConfig, latent_channels: int) -> CausalVideoDiT:
     """The student that `model.init_from` names, in fp32; its architecture has to be the config's."""
     folder = _transformer_folder(str(model.init_from))
-    wanted = student_settings(model, latent_channels)
+    with torch.device("meta"):
+        wanted = CausalVideoDiT(**student_settings(model, latent_channels)).config
     found = CausalVideoDiT.load_config(folder)
-    for name, value in wanted.items():
+    for name, value in wanted.items():  # all of them: a checkpoint is exported with what the config says
         theirs = found.get(name, value)
-        if name != "attention_backend" and _as_tuple(theirs) != _as_tuple(value):
+        is_architecture = not name.startswith("_") and name != "attention_backend"
+        if is_architecture and _as_tuple(theirs) != _as_tuple(value):
             raise ValueError(f"model.{name}={value}, but {model.init_from} (model.init_from) has {theirs}.")
     backend = {"attention_backend": model.attention_backend} if model.attention_backend is not None else {}
     return CausalVideoDiT.from_pretrained(folder, torch_dtype=torch.float32, **backend)
 
 
-def build_foresight(config: RunConfig, generator: torch.Generator, device: torch.device) -> ForesightSource:
-    """The frozen teacher and its look-ahead window."""
+def build_foresight(
+    config: RunConfig, student: CausalVideoDiT, codec: Codec, generator: torch.Generator
+) -> ForesightSource:
+    """The teacher and what is asked of it, on the generator's device."""
     assert config.foresight is not None
-    settings = config.foresight.teacher
     # Frozen, so it needs no fp32 master weights.
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    folder = _transformer_folder(settings.checkpoint)
-    model = CausalVideoDiT.from_pretrained(folder, torch_dtype=dtype).to(device)
-    teacher = DiTTeacher(model, settings.layer, settings.sigma, generator)
-    return ForesightSource(teacher, tuple(config.foresight.window), config.objective.chunk_frames)
+    with _seeded(config.seed, "untrained teacher"):
+        teacher = build_teacher(teacher_origin(config, student, codec), Placing(generator.device, dtype, generator))
+    return ForesightSource(teacher, config.foresight, config.objective.chunk_frames, codec, config.train.num_steps)
+
+
+def teacher_origin(config: RunConfig, student: CausalVideoDiT, codec: Codec) -> TeacherOrigin:
+    """What the teacher is made of; where it is an export, its codec has to be the run's.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or of another codec.
+    """
+    assert config.foresight is not None
+    settings, trained_as, folder = config.foresight.teacher, None, None
+    if settings.checkpoint and settings.kind in ("dit", "causal_dit"):
+        folder = _transformer_folder(settings.checkpoint)
+        _require_codec(folder, codec, f"the teacher {settings.checkpoint}")
+        if (folder.parent / CONFIG_FILE).is_file():
+            trained_as = load_config(RunConfig, folder.parent / CONFIG_FILE).objective
+    return TeacherOrigin(settings, folder, trained_as, student, config.objective, codec)
 
 
 def build_validator(config: RunConfig, codec: Codec) -> Validator | None:
@@ -226,12 +248,45 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
         FileNotFoundError: names what is missing.
         ValueError: its attention backend does not run on this device.
     """
-    folder = find_export(_resolve(path))
+    folder = find_run_export(path)
     model = CausalVideoDiT.from_pretrained(folder / TRANSFORMER, torch_dtype=torch.float32).to(device).eval()
     check_backend(model.config.attention_backend, torch.device(device), masked=False, backward=False)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = load_codec(folder / CODEC).to(device)
     return LoadedRun(model, codec, config.rollout, config, read_clip_format(folder))
+
+
+def check_generation(run: LoadedRun, settings: RolloutSettings) -> None:
+    """ValueError where a run would have to generate in a way that it was not trained for."""
+    if run.config.objective.kind == "bidirectional":
+        raise ValueError(f"{run.config.name} is a bidirectional teacher: it sees the future and cannot generate.")
+    check_rollout(settings, run.config.objective, run.model, trained_frames(run))
+    _check_guidance(run.config, settings)
+
+
+def trained_frames(run: LoadedRun) -> int:
+    """Latent frames of the clips that a run was trained on."""
+    data = run.config.data
+    chosen = {"video_folder": data.video_folder, "scenes": data.scenes, "latent_shards": data.latent_shards}[data.kind]
+    assert chosen is not None, "the run would not have started"
+    return chosen.num_frames if data.kind == "latent_shards" else run.codec.num_latent_frames(chosen.num_frames)
+
+
+def _check_guidance(config: RunConfig, settings: RolloutSettings) -> None:
+    """A model from elsewhere may know what no context looks like; one trained from scratch has to be shown."""
+    scale = settings.guidance.context_scale
+    if scale != 1 and not config.objective.context_dropout and config.model.init_from is None:
+        raise ValueError(
+            f"rollout.guidance.context_scale={scale}, but the model never trains without its context: set "
+            f"objective.context_dropout, to 0.1 say."
+        )
+
+
+def load_pipeline(path: str | Path, device: torch.device | str = "cpu") -> VideoMiraiPipeline:
+    """The pipeline of any export, also of one older than the pipeline, which has no model_index.json; see load_run."""
+    run = load_run(path, device)
+    check_generation(run, run.rollout)
+    return VideoMiraiPipeline(run.model, run.codec, asdict(run.rollout), run.clips._asdict())
 
 
 def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
@@ -251,18 +306,6 @@ def latent_shape(train_set: ClipSet, codec: Codec) -> LatentShape:
     )
 
 
-def _teacher_on_meta(foresight: ForesightConfig, codec: Codec) -> CausalVideoDiT:
-    """The teacher's architecture; where it is an export, its codec has to be the run's."""
-    if not foresight.teacher.checkpoint:
-        raise ValueError("foresight.teacher.checkpoint: no value given; name a trained teacher's run folder.")
-    folder = _transformer_folder(foresight.teacher.checkpoint)
-    _require_codec(folder, codec, f"the teacher {foresight.teacher.checkpoint}")
-    with torch.device("meta"):
-        teacher = CausalVideoDiT.from_config(CausalVideoDiT.load_config(folder))
-    del teacher.blocks[foresight.teacher.layer :]  # as DiTTeacher does
-    return teacher
-
-
 def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
     """ValueError where a model is part of an export whose codec isn't this one."""
     folder = transformer.parent / CODEC
@@ -272,13 +315,8 @@ def _require_codec(transformer: Path, codec: Codec, what: str) -> None:
 
 def _transformer_folder(path: str) -> Path:
     """A diffusers transformer folder itself, or the one inside an export."""
-    folder = _resolve(path)
-    return folder if (folder / "config.json").is_file() else find_export(folder) / TRANSFORMER
-
-
-def _resolve(path: str | Path) -> Path:
-    text = str(path)
-    return ASSETS / text.removeprefix(ASSET_PREFIX) if text.startswith(ASSET_PREFIX) else Path(path)
+    folder = resolve(path)
+    return folder if (folder / "config.json").is_file() else find_run_export(folder) / TRANSFORMER
 
 
 @contextmanager
@@ -287,10 +325,6 @@ def _seeded(seed: int, what: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, what))
         yield
-
-
-def _width(model: CausalVideoDiT) -> int:
-    return model.config.num_attention_heads * model.config.attention_head_dim
 
 
 def _as_tuple(value: Any) -> Any:
@@ -303,10 +337,10 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     weights = trainer.ema_state()
     if not trainer.accelerator.is_main_process:
         return None
-    student = trainer.objective.student
-    card = model_card(config, trainer.step)
     clips = clip_format(config.data, trainer.train_set)
-    return write_export(run_dir(config), student.config, weights, trainer.codec, clips, trainer.config_yaml, card)
+    parts = ExportParts(trainer.objective.student.config, weights, trainer.codec, clips, trainer.config_yaml)
+    baseline = export_baseline(config, trainer.train_set, trainer.codec, clips)
+    return write_export(run_dir(config), parts, baseline, card_facts(config, run_dir(config), trainer.step))
 
 
 def export_checkpoint(run: Path, folder: Path | None) -> Path:
@@ -320,15 +354,26 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
         if not saved:
             raise FileNotFoundError(f"{run} holds no checkpoints.")
         folder = saved[-1]
+    if folder.resolve().parent.parent != run.resolve():
+        raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
     tensors, state, config_yaml = load_checkpoint(folder)
     config = load_config(RunConfig, folder / CONFIG_FILE)
     codec = build_codec(config.codec)
-    channels = tensors["ema"]["patch_embedding.weight"].shape[1]
+    data_set = build_data_set(config.data)
+    clips = clip_format(config.data, data_set)
+    baseline = export_baseline(config, data_set, codec, clips)
+    parts = ExportParts(baseline.student.config, tensors["ema"], codec, clips, config_yaml)
+    return write_export(run, parts, baseline, card_facts(config, run, state["step"]))
+
+
+def export_baseline(config: RunConfig, data_set: ClipSet, codec: Codec, clips: ClipFormat) -> Baseline:
+    """What an export has to cost: the student that this config gives without foresight, on the meta device."""
     with torch.device("meta"):
-        student = CausalVideoDiT(**student_settings(config.model, channels))
-    card = model_card(config, state["step"])
-    clips = clip_format(config.data, build_data_set(config.data))
-    return write_export(run, student.config, tensors["ema"], codec, clips, config_yaml, card)
+        student = build_objective(replace(config, foresight=None), codec.latent_channels, teacher_width=0).student
+    context_tokens = 0 if config.model.text_dim is None else latent_shape(data_set, codec).context_tokens
+    settings = None if config.objective.kind == "bidirectional" else config.rollout
+    height, width = clips.height // codec.spatial_factor, clips.width // codec.spatial_factor
+    return Baseline(student, settings, height, width, context_tokens)
 
 
 def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
@@ -336,34 +381,3 @@ def clip_format(config: DataConfig, data_set: ClipSet) -> ClipFormat:
     sized = {"video_folder": config.video_folder, "scenes": config.scenes}.get(config.kind, data_set)
     assert isinstance(sized, VideoFolderConfig | ScenesConfig | LatentShards)
     return ClipFormat(sized.height, sized.width, data_set.fps)
-
-
-def model_card(config: RunConfig, step: int) -> str:
-    """What this checkpoint is, for whoever finds it."""
-    model, objective = config.model, config.objective
-    role = "bidirectional teacher" if objective.kind == "bidirectional" else "causal video model"
-    lines = [
-        f"# {config.name}",
-        "",
-        f"A {role} trained by video_mirai for {step} steps of {config.train.batch_size} clips (seed {config.seed}).",
-        "",
-        f"- Weights: moving average of the student, safetensors, a diffusers `CausalVideoDiT` in `{TRANSFORMER}/`.",
-        f"- Size: {model.num_layers} layers of {model.num_attention_heads} x {model.attention_head_dim}.",
-        f"- Objective: {objective.kind}, chunks of {objective.chunk_frames} latent frames.",
-        f"- Foresight: {_foresight_in_words(config)}.",
-        f"- Data: {config.data.kind}; codec: {config.codec.kind} (in `{CODEC}/`).",
-        f"- Every setting: `{CONFIG_FILE}`.",
-        "",
-        "Open it with `video_mirai.build.load_run(folder)` or `scripts/rollout.py --checkpoint folder`.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _foresight_in_words(config: RunConfig) -> str:
-    if config.foresight is None:
-        return "none"
-    foresight = config.foresight
-    return (
-        f"weight {foresight.weight}, window {foresight.window}, student layer {foresight.student_layer}, "
-        f"teacher {foresight.teacher.checkpoint} at layer {foresight.teacher.layer}; predictor and teacher not included"
-    )

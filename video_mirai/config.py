@@ -67,6 +67,7 @@ class RunConfig:
         foresight: None = no predictor, no teacher.
         resume: "auto" (the newest checkpoint, if there is one), "none", or a checkpoint folder.
         rollout: how this model generates, in validation and, from the export, everywhere else.
+        license: of the exported weights, for their model card: an identifier of the Hub, such as apache-2.0.
     """
 
     name: str
@@ -82,18 +83,21 @@ class RunConfig:
     output_dir: str = "runs"
     resume: str = "auto"
     seed: int = 0
+    license: str = "unknown"
 
 
-def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(cls: type[Config], path: str | Path | None, overrides: list[str] | None = None) -> Config:
     """An instance of the dataclass `cls` from a YAML file and `key.path=value` overrides.
 
-    A YAML file may name another, relative to itself, as `base: other.yaml`; its own keys win.
+    A YAML file may name another, relative to itself, as `base: other.yaml`; its own keys win. Without a file (None) the
+    dataclass's defaults are what the overrides change.
 
     Raises:
         FileNotFoundError: the file, or one it is based on, is missing.
         ValueError: unknown key, wrong type or missing value; the message starts with its full path.
     """
-    merged = _merge_tree(OmegaConf.structured(cls), _read_with_bases(Path(path), seen=()), origin=str(path))
+    tree = {} if path is None else _read_with_bases(Path(path), seen=())
+    merged = _merge_tree(OmegaConf.structured(cls), tree, origin=str(path))
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -102,7 +106,9 @@ def load_config(cls: type[Config], path: str | Path, overrides: list[str] | None
     try:
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except MissingMandatoryValue as error:
-        raise ValueError(f"{error.full_key}: no value given in {path} and there is no default.") from error
+        raise ValueError(
+            f"{error.full_key}: no value given in {path or 'key=value'} and there is no default."
+        ) from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {_first_line(error)}") from error
 
@@ -138,7 +144,8 @@ def _read_tree(text: str) -> dict[str, Any]:
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML tree of a file, merged onto that of its base."""
     if not path.is_file():
-        raise FileNotFoundError(f"config file {path} does not exist.")
+        what = "is a folder; name a file in it" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"config file {path} {what}.")
     if path.resolve() in seen:
         raise ValueError(f"{path}: its chain of `base` files leads back to itself.")
     try:
@@ -171,7 +178,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _merge_tree(merged: Any, tree: dict[str, Any], origin: str) -> Any:
-    """All at once, which takes a fraction of the time; value by value only where one of them has to be found and named."""
+    """All at once, a fraction of the time; value by value only where one of them has to be found and named."""
     try:
         return OmegaConf.merge(merged, tree)
     except (OmegaConfBaseException, TypeError, ValueError):

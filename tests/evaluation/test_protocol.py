@@ -28,7 +28,7 @@ from video_mirai.evaluation.generation import (
 )
 from video_mirai.evaluation.held_out import choose_clips, longest_clip, open_held_out
 from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
-from video_mirai.evaluation.state_reader import StateReader
+from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import PixelsCodec
@@ -56,8 +56,8 @@ def random_clip(seed: int, name: str = "") -> StoredClip:
     return StoredClip(name or f"video {seed}", frames, {})
 
 
-def protocol(reader: StateReader | None = None) -> Protocol:
-    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, reader)
+def protocol(scenes: SceneRows | None = None) -> Protocol:
+    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, scenes, "sliding clips")
 
 
 def scores_of(num_videos: int, offset: float = 0.0, seed: int = 0) -> list[VideoScores]:
@@ -123,7 +123,7 @@ def test_true_scene_frames_show_their_own_state():
     scenes = Scenes(1, HISTORY + HORIZON, height=16, width=16, sprite_size=6.0)
     held_out = open_held_out(scenes.config, "test", HISTORY, HORIZON, 1, 0)
     clip = held_out.read(0)
-    numbers = protocol(StateReader(scenes.config, 3)).score(0, clip, clip).numbers
+    numbers = protocol(SceneRows(scenes.config, 4.0, 8)).score(0, clip, clip).numbers
     assert numbers["position_error"] < 0.5
     assert numbers["identity_persistence"] == 1
     assert numbers["first_step_beyond"] == HORIZON

@@ -1,7 +1,8 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
-from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves, row_colours
+from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves, plot_lags, row_colours
 from video_mirai.evaluation.report import Gallery, Plot, Strip, build_report
 from video_mirai.evaluation.results import (
     ClipsInfo,
@@ -13,6 +14,9 @@ from video_mirai.evaluation.results import (
     Metric,
     ModelInfo,
     Row,
+    VBenchInfo,
+    VBenchScore,
+    VideoSetInfo,
     Window,
 )
 from video_mirai.evaluation.statements import difference_statements, judge, model_statements
@@ -161,6 +165,41 @@ def test_plot_is_a_png_in_both_themes_and_none_without_the_curve():
         png = plot_curves(rows, "psnr", "PSNR", "dB", 4, 16, theme)
         assert png is not None and png.startswith(b"\x89PNG")
     assert plot_curves(rows, "unknown", "PSNR", "dB", 4, 16, LIGHT) is None
+
+
+def test_cosine_by_lag_is_drawn_where_a_row_has_it():
+    rows = example_result().rows
+    assert plot_lags(rows, "lags", LIGHT) is None
+    with_lags = [replace(rows[0], cosine_by_lag=Curve([1, 10], [0.9, 0.5], [0.8, 0.4], [1, 0.6])), *rows[1:]]
+    png = plot_lags(with_lags, "lags", DARK)
+    assert png is not None and png.startswith(b"\x89PNG")
+
+
+def test_report_of_folders_says_what_was_compared_and_what_vbench_found():
+    result = replace(
+        example_result(),
+        models=[],
+        clips=replace(example_result().clips, training_frames=None),
+        rules={"pairing": "by <name>"},
+        video_sets=[VideoSetInfo("real", "videos/real", "e" * 64, 5, 1, [16, 40], [8.0], ["64x64"])],
+        vbench=[
+            VBenchInfo("baseline", "x_eval_results.json", "f" * 64, "VBench", "whole videos", "not stated",
+                       [VBenchScore("baseline", "imaging_quality", 0.61239, 4)])
+        ],
+    )  # fmt: skip
+    page = build_report(result, [], [])
+    assert parsed(page).open == []
+    for text in ("by &lt;name&gt;", "5 files, 1 too short; 16 to 40 frames", "0.6124", "imaging quality", "not stated"):
+        assert text in page
+    assert "trained on" not in page and 'data-training="0"' in page
+
+
+def test_tables_are_grouped_and_leave_out_rows_without_a_number():
+    result = example_result()
+    grouped = [replace(PSNR, group="Pairs"), replace(DISTANCE, group="Sets")]
+    page = build_report(replace(result, metrics=grouped, differences=[]), [], [])
+    pairs, sets = page.index("<h3>Pairs"), page.index("<h3>Sets")
+    assert "real vs real" not in page[pairs:sets] and "real vs real" in page[sets:]
 
 
 def test_rows_have_different_colours():

@@ -24,7 +24,8 @@ def example_result() -> EvaluationResult:
     curve = Curve([1, 2], [20.0, math.inf], [19.0, 18.0], [21.0, 22.0])
     rows = [
         Row("model", "model", 2, {"psnr": Estimate(20.0, 19.0, 21.0)}, [Window(1, 2, {})], {"psnr": curve}),
-        Row("real vs real", "real", 2, {}, [Window(1, 2, {})], {}),
+        Row("real vs real", "real", 2, {"flicker": Estimate(0.5)}, [Window(1, 2, {})], {}),
+        Row("copy", "copy", 2, {}, [Window(1, 2, {})], {}),
     ]
     return EvaluationResult(
         created="now",
@@ -37,7 +38,7 @@ def example_result() -> EvaluationResult:
         models=[],
         detectors=[],
         ddof=1,
-        metrics=[Metric("psnr", "PSNR", "dB", "higher", 2, "")],
+        metrics=[Metric("psnr", "PSNR", "dB", "higher", 2, ""), Metric("flicker", "Flicker", "", "neither", 2, "")],
         window_metrics=[],
         rows=rows,
         differences=[Difference("model", "other", {"psnr": Estimate(1.0, 0.5, 1.5)}, [])],
@@ -68,12 +69,13 @@ def test_csv_files_have_one_line_per_video_and_per_curve_point(tmp_path: Path):
 
 def test_headline_table_shows_missing_numbers_as_dashes_and_marks_clear_differences():
     table = headline_table(example_result())
-    assert [line.split()[-1] for line in table.splitlines()[1:3]] == ["20.00", "–"]
+    assert [line.split()[-2:] for line in table.splitlines()[1:3]] == [["20.00", "–"], ["–", "0.50"]]
     assert "+1.00 *" in table
+    assert "copy" not in table
 
 
 def test_numbers_too_small_for_their_decimals_are_not_shown_as_zero():
     assert format_estimate(Estimate(0.0004), 2) == "4.0e-04"
-    assert format_estimate(Estimate(0.0), 2) == "0.00"
+    assert format_estimate(Estimate(0.0), 2) == format_estimate(Estimate(-5.7e-14), 2) == "0.00"
     assert format_interval(Estimate(1.0, 0.5, 2.0), 1) == "0.5 to 2.0"
     assert format_interval(Estimate(1.0), 1) == ""

@@ -2,10 +2,10 @@ import pytest
 import torch
 from tiny_models import TEXT_DIM, random_context, random_latents, tiny_model
 
-from video_mirai.models.predictor import ForesightPredictor
+from video_mirai.models.codecs import PixelsCodec
 from video_mirai.models.teachers import DiTTeacher
-from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig
-from video_mirai.objectives.foresight import ForesightConfig, ForesightSource
+from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig, drop_contexts
+from video_mirai.objectives.foresight import ForesightConfig, ForesightSource, WeightSchedule, make_predictors
 
 KINDS = ("teacher_forcing", "diffusion_forcing", "bidirectional")
 
@@ -83,11 +83,11 @@ def test_history_noise_reaches_the_loss():
     assert not torch.equal(first[0].loss[:, 1:], first[1].loss[:, 1:])
 
 
-def foresight_objective(weight: float) -> tuple[Objective, ForesightSource]:
-    config = ForesightConfig(weight=weight, window=[0, 1], student_layer=2)
-    predictor = ForesightPredictor(72, 72, num_heads=3, num_blocks=1)
-    source = ForesightSource(DiTTeacher(tiny_model(seed=5), 2, 0.0, generator()), (0, 1), 1)
-    return Objective(tiny_model(), ObjectiveConfig(), predictor, config), source
+def foresight_objective(weight: float, **settings: object) -> tuple[Objective, ForesightSource]:
+    config = ForesightConfig(**({"weight": weight, "student_layers": [2], "predictor_blocks": 1} | settings))
+    student, objective = tiny_model(), ObjectiveConfig()
+    source = ForesightSource(DiTTeacher(tiny_model(seed=5), 2, 0.0, generator()), config, 1, PixelsCodec(), 10)
+    return Objective(student, objective, make_predictors(config, student, 72), config), source
 
 
 def test_weight_zero_leaves_the_students_gradients_bit_identical():
@@ -108,7 +108,63 @@ def test_foresight_supervises_layers_up_to_its_tap_and_the_predictor():
     (losses["total"] - Objective(objective.student, ObjectiveConfig())(latents, None, generator())["total"]).backward()
     moved = [block.ffn.net[2].weight.grad.abs().max().item() for block in objective.student.blocks]
     assert moved[0] > 1e-6 and moved[1] > 1e-6 and moved[2] < 1e-7
-    assert objective.predictor.proj_out.weight.grad.abs().max() > 0
+    assert objective.predictor["2"].heads[0].weight.grad.abs().max() > 0
+
+
+def test_several_layers_are_the_mean_of_each_alone():
+    several, source = foresight_objective(1.0, student_layers=[1, 3])
+    latents = random_latents(4)
+    targets = source.targets(latents, None)
+    found = several(latents, None, generator(), targets)["foresight"]
+    alone = []
+    for layer in (1, 3):
+        single, _ = foresight_objective(1.0, student_layers=[layer])
+        single.predictor[str(layer)] = several.predictor[str(layer)]
+        alone.append(single(latents, None, generator(), targets)["foresight"])
+    torch.testing.assert_close(found, torch.stack(alone).mean())
+
+
+def test_clean_tap_does_not_depend_on_the_noise_of_the_targets():
+    latents = random_latents(4)
+    losses = {}
+    for tap in ("clean", "noisy"):
+        objective, source = foresight_objective(1.0, tap=tap)
+        targets = source.targets(latents, None)
+        losses[tap] = [objective(latents, None, generator(seed), targets)["foresight"].item() for seed in (0, 1)]
+    assert losses["clean"][0] == losses["clean"][1]
+    assert losses["noisy"][0] != losses["noisy"][1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tap": "clean"},
+        {"fuse": "heads", "neighbours": 3},
+        {"loss": "smooth_l1"},
+        *({"predictor": kind} for kind in ("none", "linear", "mlp", "blocks")),
+        *({"window": window} for window in ([0], [1], [2], [0, 1, 2])),
+        *({"student_layers": layers} for layers in ([0.5], [1, 3])),
+    ],
+    ids=str,
+)
+def test_every_switch_supervises_the_student(settings):
+    objective, source = foresight_objective(1.0, **settings)
+    latents = random_latents(4)
+    losses = objective(latents, None, generator(), source.targets(latents, None))
+    losses["total"].backward()
+    with_it = [parameter.grad.clone() for parameter in objective.student.blocks[0].parameters()]
+    objective.zero_grad()
+    objective(latents, None, generator(), source.targets(latents, None)._replace(scale=0.0))["total"].backward()
+    without = [parameter.grad for parameter in objective.student.blocks[0].parameters()]
+    assert any(not torch.equal(left, right) for left, right in zip(with_it, without, strict=True))
+
+
+def test_weight_follows_its_schedule():
+    objective, source = foresight_objective(0.5, schedule=WeightSchedule(start_step=2, warmup_steps=1))
+    latents = random_latents(4)
+    for step, weight in enumerate([0.0, 0.0, 0.25, 0.5, 0.5]):
+        losses = objective(latents, None, generator(), source.targets(latents, None, step=step))
+        torch.testing.assert_close(losses["total"], losses["flow"] + weight * losses["foresight"])
 
 
 def test_a_predictor_without_targets_is_an_error():
@@ -121,3 +177,20 @@ def test_a_predictor_without_targets_is_an_error():
 def test_unknown_names_list_the_known_ones(change, known):
     with pytest.raises(ValueError, match=known):
         Objective(tiny_model(), ObjectiveConfig(**change))
+
+
+def test_contexts_are_dropped_clip_by_clip_and_at_the_share_asked_for():
+    context = torch.ones(1000, 3, 2)
+    dropped = drop_contexts(context, 0.25, torch.Generator().manual_seed(0)).flatten(1)
+    assert set(dropped.mean(1).tolist()) == {0.0, 1.0}
+    assert abs(float((dropped[:, 0] == 0).float().mean()) - 0.25) < 0.05
+
+
+def test_a_dropped_context_trains_as_zeros_do():
+    model, latents, context = tiny_model(TEXT_DIM), random_latents(4), random_context()
+    objective = Objective(model, ObjectiveConfig(context_dropout=0.999999))
+    losses = [
+        objective(latents, given, torch.Generator().manual_seed(0))["total"]
+        for given in (context, torch.zeros_like(context))
+    ]
+    assert torch.equal(*losses)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from result_schema import check_result
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
 from _cli import run_script
@@ -43,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(runs: Path, out: Path, *overrides: str) -> list[str]:
     models = [f"models.{name}={runs / name}" for name in ("baseline", "foresight")]
-    return ["--config", str(CONFIG), *QUICK, *models, f"out={out}", *overrides]
+    return ["--config", str(CONFIG), *QUICK, *models, f"out={out}", f"feature_cache={out.parent}/features", *overrides]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *given: str) -> int:
@@ -63,8 +64,13 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
     assert call(monkeypatch, *arguments(runs, out)) == 0
     printed = capsys.readouterr().out
     assert f"report: {out / 'report.html'}" in printed and "copy-last-frame" in printed
-    first = json.loads((out / "results.json").read_text())
-    assert [row["name"] for row in first["rows"]] == ["baseline", "foresight", "copy-last-frame", "real vs real"]
+    first = check_result((out / "results.json").read_text())
+    assert [row["name"] for row in first["rows"]] == [
+        "baseline", "foresight", "copy-last-frame", "constant velocity", "reader on the truth", "real vs real"
+    ]  # fmt: skip
+    by_name = {row["name"]: row["metrics"] for row in first["rows"]}
+    assert by_name["reader on the truth"]["position_error"]["value"] < 1
+    assert by_name["constant velocity"]["position_error"]["value"] < by_name["baseline"]["position_error"]["value"]
     assert {"psnr", "fd_random3d", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][
         "metrics"
     ].keys()
@@ -72,7 +78,7 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
     assert next((d["name"], d["reference"]) for d in first["differences"]) == ("foresight", "baseline")
     assert first["clips"]["split"] == "test" and first["detectors"][0]["sha256"]
     with (out / "per_video.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 4 * 4
+        assert len(list(csv.DictReader(file))) == 4 * 6
     page = (out / "report.html").read_text()
     assert page.count("<video") == 2 * 3
 

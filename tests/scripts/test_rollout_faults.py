@@ -75,12 +75,12 @@ def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_generated(
 def test_a_window_that_memory_has_no_room_for_is_refused_with_the_bytes(
     roll_out: RollOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cache_size, "available_bytes", lambda device: 10**6)
+    monkeypatch.setattr(cache_size, "available_bytes", lambda device: 60_000)
     usual = ("--history", "none", "--frames", 2, "--out", tmp_path / "long.mp4")
-    assert roll_out(*usual, "--window", 4) == 0
+    assert roll_out(*usual, "--window", 2) == 0
     assert roll_out(*usual, "--window", 40_000) == 2
     line = last_line(capsys)
-    assert "bytes, but 1,000,000 are available on cpu; at most window_frames=" in line
+    assert "bytes, but 60,000 are available on cpu; at most window_frames=" in line
     largest = line.split("window_frames=")[-1].split(" ")[0]
     assert roll_out(*usual, "--window", largest) == 0
     assert roll_out(*usual, "--window", int(largest) + 1) == 2

@@ -11,7 +11,7 @@ from tiny_training import REPOSITORY, TINY, assert_same_tensors, forget_accelera
 
 from _cli import run_script
 from train_video import main
-from video_mirai.training.tracking import read_metrics
+from video_mirai.training.tracking import read_metrics, read_starts
 
 QUICK = [
     "train.num_steps=2",
@@ -46,9 +46,23 @@ def test_run_trains_exports_and_goes_on_where_it_stopped(
     assert "at step 2" in capsys.readouterr().out
     run = tmp_path / "scenes_tiny"
     assert [line["step"] for line in read_metrics(run)] == [1, 2, 3]
+    starts = read_starts(run)
+    assert [(start.step, start.processes) for start in starts] == [(0, 1), (2, 1)]
+    assert starts[1].command == starts[0].command + " train.num_steps=3"
+    assert starts[1].command in (run / "export" / "README.md").read_text()
     assert (run / "export" / "transformer" / "config.json").is_file()
     assert call(monkeypatch, *arguments, "resume=none") == 2
     assert "already holds checkpoints" in capsys.readouterr().err
+
+
+def test_stating_the_licence_of_a_finished_run_exports_it_again_and_is_no_changed_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(TINY), f"output_dir={tmp_path}", *QUICK]
+    assert call(monkeypatch, *arguments, "train.checkpoint_every=2") == 0
+    assert call(monkeypatch, *arguments, "train.checkpoint_every=2", "license=apache-2.0") == 0
+    assert "changed setting" not in capsys.readouterr().out
+    assert "\nlicense: apache-2.0\n" in (tmp_path / "scenes_tiny" / "export" / "README.md").read_text()
 
 
 def test_dry_run_prints_config_and_costs_and_writes_nothing(

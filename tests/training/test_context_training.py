@@ -10,9 +10,11 @@ import pytest
 import torch
 from tiny_training import make_trainer, next_batches, student_weights, tiny_config
 
+from video_mirai import build
 from video_mirai.config import RunConfig
 from video_mirai.data.batch import VideoBatch
 from video_mirai.models.codecs import PixelsCodec
+from video_mirai.pipeline import VideoMiraiPipeline
 from video_mirai.training.batches import encode_batch, split_batch
 from video_mirai.training.tracking import read_metrics
 
@@ -89,3 +91,16 @@ def test_a_context_per_frame_and_a_codec_that_packs_frames_is_one_clear_error() 
     batch = VideoBatch(latents=torch.zeros(1, 3, 4, 2, 2), context=torch.zeros(1, 9, 1, 2))
     with pytest.raises(ValueError, match="context for each of 9 video frames, but the codec makes 3 latent frames"):
         encode_batch(batch, PixelsCodec(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("context", [CLASS, ACTIONS], ids=["class", "actions"])
+def test_export_of_a_model_with_context_is_proven_and_generates_with_it(
+    make_config: Callable[..., RunConfig], context: list[str]
+) -> None:
+    config = make_config(*context)
+    trainer = make_trainer(config)
+    folder = build.export_run(config, trainer)
+    assert folder is not None and "baseline" in (folder / "README.md").read_text()
+    pipe = VideoMiraiPipeline.from_pretrained(folder)
+    clip = trainer.train_set[0]["context"][None]
+    assert pipe(num_frames=3, seed=0, context=clip, output_type="np").frames.shape == (1, 3, 16, 16, 3)

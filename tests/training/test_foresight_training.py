@@ -44,13 +44,13 @@ def test_every_predictor_weight_moves_and_the_teachers_never_do(tmp_path: Path, 
     trainer = make_trainer(config)
     assert trainer.foresight is not None and trainer.objective.predictor is not None
     predictor = {name: value.clone() for name, value in trainer.objective.predictor.named_parameters()}
-    frozen = {name: value.clone() for name, value in trainer.foresight.teacher.model.state_dict().items()}
+    frozen = {name: value.clone() for name, value in trainer.foresight.teacher.network.state_dict().items()}
     trainer.fit(4)
     still = [
         name for name, value in trainer.objective.predictor.named_parameters() if torch.equal(value, predictor[name])
     ]
     assert not still
-    assert_same_tensors(frozen, trainer.foresight.teacher.model.state_dict())
+    assert_same_tensors(frozen, trainer.foresight.teacher.network.state_dict())
 
 
 def test_teacher_is_in_no_checkpoint_and_the_predictor_not_in_the_average(tmp_path: Path, teacher: Path) -> None:

@@ -93,7 +93,8 @@ def test_exported_model_is_the_averaged_student_without_predictor_or_teacher(tmp
         "clips.json",
         "codec",
         "run.yaml",
-        "MODEL_CARD.md",
+        "model_index.json",
+        "README.md",
     }
 
 

@@ -35,6 +35,8 @@ class _DecordVideo:
                 raise UnreadableVideo(path, "has no frames")
             starts = self._reader.get_frame_timestamp(range(num_frames))[:, 0].astype(np.float64)  # (num_frames,)
         except (RuntimeError, decord.DECORDError) as error:
+            if "cannot find video stream" in str(error):
+                raise UnreadableVideo(path, "has no video stream") from error
             raise UnreadableVideo(path, f"not a readable video ({first_line(error)})") from error
         self.timestamps = starts - starts[0]
 

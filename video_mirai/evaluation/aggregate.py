@@ -22,8 +22,10 @@ class VideoScores:
 
     Attributes:
         clip: number of the history. video: source video, the unit of every interval.
-        curves: per generated frame, (T,). numbers: one a video. features: by detector label, (clips, d), one row for
-            each entry of the starts used throughout.
+        curves: per generated frame, (T,); NaN where a frame has no value. numbers: one a video. features: by detector
+            label, (clips, d), one row for each entry of the starts used throughout.
+        pooled: rows of the features that the distance over the whole video is made of; None = all.
+        cosine_by_lag: by distance in frames.
     """
 
     clip: int
@@ -31,6 +33,8 @@ class VideoScores:
     curves: dict[str, np.ndarray]
     numbers: dict[str, float]
     features: dict[str, np.ndarray]
+    pooled: tuple[int, ...] | None = None
+    cosine_by_lag: dict[int, float] = field(default_factory=dict)
 
 
 class Timeline(NamedTuple):
@@ -66,24 +70,26 @@ class RowScores:
     reference: list[VideoScores]
     timeline: Timeline
     ddof: int
-    _cache: dict[tuple[str, int | None, bytes], float] = field(default_factory=dict)
+    _cache: dict[tuple[str, int | None, bytes, str], float] = field(default_factory=dict)
 
     @property
     def num_videos(self) -> int:
         """Videos that subsets are drawn from."""
-        return min(len(_rows_by_video(self.scores)), len(_rows_by_video(self.reference)))
+        return min(len(_clips_by_video(self.scores)), len(_clips_by_video(self.reference)))
 
-    def distance(self, label: str, window: int | None, videos: np.ndarray | None) -> float:
+    def distance(self, label: str, window: int | None, videos: np.ndarray | None, against: str = "aligned") -> float:
         """Frechet distance to the reference.
 
         Args:
-            window: number of the window; None = all sliding clips pooled.
+            window: number of the window; None = the clips of the whole video.
             videos: (m,) source videos to use, counted in order of appearance; None = all.
+            against: "aligned", the same window of the reference, or "pooled", all its windows together.
         """
-        key = (label, window, b"" if videos is None else videos.tobytes())
+        key = (label, window, b"" if videos is None else videos.tobytes(), against)
         if key not in self._cache:
-            ours = _pooled(self.scores, label, self._start_index(window), videos)
-            real = _pooled(self.reference, label, self._start_index(window), videos)
+            ours = _features(self.scores, label, self._rows(window), videos)
+            theirs = self._all_windows() if against == "pooled" else self._rows(window)
+            real = _features(self.reference, label, theirs, videos)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FewSamplesWarning)  # the report says it once, in its own words
                 self._cache[key] = frechet_distance(ours, real, ddof=self.ddof)
@@ -92,8 +98,12 @@ class RowScores:
     def labels(self) -> list[str]:
         return list(self.scores[0].features)
 
-    def _start_index(self, window: int | None) -> int | None:
-        return None if window is None else self.timeline.starts.index(self.timeline.windows[window][0])
+    def _rows(self, window: int | None) -> list[int] | None:
+        """Rows of the features that a window is made of; None = those of the whole video."""
+        return None if window is None else [self.timeline.starts.index(self.timeline.windows[window][0])]
+
+    def _all_windows(self) -> list[int]:
+        return [self.timeline.starts.index(start) for start, _ in self.timeline.windows]
 
 
 class Resampling(NamedTuple):
@@ -120,15 +130,18 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
     }
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
-    windows = [_window(row, i, resampling) for i in range(len(timeline.windows))]
+    windows = [_window(row, i, resampling) for i in range(len(timeline.windows))] if _is_seen(row) else []
     curves = {key: _curve(np.stack([s.curves[key] for s in scores]), videos, resampling) for key in scores[0].curves}
+    curves = {key: curve for key, curve in curves.items() if curve.frames}
     middles = [(start + end) // 2 for start, end in timeline.windows]
-    for label in row.labels():
-        estimates = [window.metrics[label] for window in windows]
-        low = [e.value if e.low is None else e.low for e in estimates]
-        high = [e.value if e.high is None else e.high for e in estimates]
-        curves[label] = Curve(middles, [e.value for e in estimates], low, high)
-    return Row(row.name, row.kind, len(set(videos)), metrics, windows, curves)
+    for key in [*row.labels(), *map(pooled_key, row.labels())]:
+        curves[key] = _distance_curve(middles, [window.metrics[key] for window in windows])
+    return Row(row.name, row.kind, len(set(videos)), metrics, windows, curves, _lag_curve(scores, videos, resampling))
+
+
+def pooled_key(label: str) -> str:
+    """Name of the windows' distance to all windows of the reference together."""
+    return f"{label}_pooled"
 
 
 def make_difference(
@@ -160,7 +173,7 @@ def make_difference(
         for key in row.scores[0].curves:
             if key in reference.scores[0].curves:
                 pairs = zip(row.scores, reference.scores, strict=True)
-                values = np.array([np.mean((a.curves[key] - b.curves[key])[start:end]) for a, b in pairs])
+                values = np.array([_mean((a.curves[key] - b.curves[key])[start:end]) for a, b in pairs])
                 in_window[key] = mean_estimate(values, videos, resampling)
         windows.append(Window(start + 1, end, in_window))
     return Difference(row.name, reference.name, metrics, windows)
@@ -181,7 +194,7 @@ def few_samples_warnings(row: RowScores) -> list[str]:
     sentences = []
     for label in row.labels():
         width = row.scores[0].features[label].shape[1]
-        pooled = min(len(_pooled(scores, label, None, None)) for scores in (row.scores, row.reference))
+        pooled = min(len(_features(scores, label, None, None)) for scores in (row.scores, row.reference))
         per_window = min(len(row.scores), len(row.reference))
         what = "pooled and per window" if pooled <= width else "per window"
         if per_window <= width:
@@ -196,13 +209,26 @@ def few_samples_warnings(row: RowScores) -> list[str]:
 def _window(row: RowScores, index: int, resampling: Resampling) -> Window:
     start, end = row.timeline.windows[index]
     videos = [score.video for score in row.scores]
-    metrics = {
-        label: _distance_estimate(partial(row.distance, label, index), row, resampling, 0.0) for label in row.labels()
-    }
+    metrics = {}
+    for label in row.labels():
+        metrics[label] = _distance_estimate(partial(row.distance, label, index), row, resampling, 0.0)
+        to_all = partial(row.distance, label, index, against="pooled")
+        metrics[pooled_key(label)] = _distance_estimate(to_all, row, resampling, 0.0)
     for key in row.scores[0].curves:
-        values = np.array([np.mean(score.curves[key][start:end]) for score in row.scores])
+        values = np.array([_mean(score.curves[key][start:end]) for score in row.scores])
         metrics[key] = mean_estimate(values, videos, resampling)
     return Window(start + 1, end, metrics)
+
+
+def _is_seen(row: RowScores) -> bool:
+    """Whether the row has frames, and not only a state."""
+    return bool(row.labels() or row.scores[0].curves)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean without NaN; NaN when nothing is left."""
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if kept.size else math.nan
 
 
 def _distance_estimate(
@@ -222,26 +248,53 @@ def _distance_estimate(
     return Estimate(value, max(smallest, value - half), value + half)
 
 
+def _distance_curve(frames: list[int], estimates: list[Estimate]) -> Curve:
+    low = [e.value if e.low is None else e.low for e in estimates]
+    high = [e.value if e.high is None else e.high for e in estimates]
+    return Curve(frames, [e.value for e in estimates], low, high)
+
+
+def _lag_curve(scores: list[VideoScores], videos: Sequence[str], resampling: Resampling) -> Curve | None:
+    """Cosine against the distance in frames, over the distances that every video is long enough for."""
+    lags = [lag for lag in scores[0].cosine_by_lag if all(lag in score.cosine_by_lag for score in scores)]
+    if not lags:
+        return None
+    curve = _curve(np.array([[s.cosine_by_lag[lag] for lag in lags] for s in scores]), videos, resampling)
+    return Curve(lags, curve.mean, curve.low, curve.high)
+
+
 def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling) -> Curve:
-    """Mean over videos of (clips, T), frame by frame, with its band."""
-    frames = list(range(1, values.shape[1] + 1))
+    """Mean over videos of (clips, T), frame by frame, with its band.
+
+    Clips without any value, and frames for which some clip has none, are left out.
+    """
+    clips = np.isfinite(values).any(axis=1)
+    frames = np.isfinite(values[clips]).all(axis=0)
     rows: dict[str, list[np.ndarray]] = {}
-    for video, curve in zip(videos, values, strict=True):
-        rows.setdefault(video, []).append(curve)
+    for clip in np.flatnonzero(clips).tolist():
+        rows.setdefault(videos[clip], []).append(values[clip, frames])
+    if not rows or not frames.any():
+        return Curve([], [], [], [])
     means = np.stack([np.mean(curves, axis=0) for curves in rows.values()])  # (V, T)
     band = bootstrap_band(means, num_resamples=resampling.num_resamples, seed=resampling.seed)
-    return Curve(frames, band.mean.tolist(), band.low.tolist(), band.high.tolist())
+    numbers = (np.flatnonzero(frames) + 1).tolist()
+    return Curve(numbers, band.mean.tolist(), band.low.tolist(), band.high.tolist())
 
 
-def _pooled(scores: list[VideoScores], label: str, start_index: int | None, videos: np.ndarray | None) -> np.ndarray:
-    groups = _rows_by_video(scores)
+def _features(scores: list[VideoScores], label: str, rows: list[int] | None, videos: np.ndarray | None) -> np.ndarray:
+    """(clips, d) of the chosen videos. rows: of each video's features; None = those that are pooled."""
+    groups = _clips_by_video(scores)
     chosen = range(len(groups)) if videos is None else videos.tolist()
-    features = [scores[row].features[label] for video in chosen for row in groups[video]]
-    return np.concatenate(features) if start_index is None else np.stack([f[start_index] for f in features])
+    found = []
+    for score in (scores[clip] for video in chosen for clip in groups[video]):
+        wanted = score.pooled if rows is None else tuple(rows)
+        features = score.features[label]
+        found.append(features if wanted is None else features[list(wanted)])
+    return np.concatenate(found)
 
 
-def _rows_by_video(scores: list[VideoScores]) -> list[list[int]]:
-    rows: dict[str, list[int]] = {}
+def _clips_by_video(scores: list[VideoScores]) -> list[list[int]]:
+    clips: dict[str, list[int]] = {}
     for i, score in enumerate(scores):
-        rows.setdefault(score.video, []).append(i)
-    return list(rows.values())
+        clips.setdefault(score.video, []).append(i)
+    return list(clips.values())

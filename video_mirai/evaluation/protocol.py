@@ -1,6 +1,8 @@
 """What is measured: the settings of an evaluation, and the scores of one video."""
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -8,21 +10,21 @@ from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
 from video_mirai.evaluation.aggregate import Resampling, Timeline, VideoScores
 from video_mirai.evaluation.consistency import (
-    BUILTIN_FRAME_FEATURES,
     builtin_frame_features,
     consistency_per_frame,
+    cosine_by_lag,
     dynamic_degree,
 )
 from video_mirai.evaluation.detectors import Detector
-from video_mirai.evaluation.frame_quality import exposure, psnr, sharpness, ssim
+from video_mirai.evaluation.frame_quality import exposure, flicker, freeze_fraction, psnr, saturation, sharpness, ssim
 from video_mirai.evaluation.generation import StoredClip
-from video_mirai.evaluation.horizon import drift
+from video_mirai.evaluation.horizon import drift, slope_per_100_frames, time_to_failure
+from video_mirai.evaluation.metric_table import distance_metrics, paired_metrics, state_metrics, video_metrics
 from video_mirai.evaluation.results import Metric
-from video_mirai.evaluation.state_metrics import TrueState, scene_metrics
-from video_mirai.evaluation.state_reader import StateReader
+from video_mirai.evaluation.scene_rows import SceneRows
 
-# Read from a video on its own, so that copying a frame wins or loses them trivially: not compared with copy-last-frame.
-UNPAIRED = ("consistency", "dynamic_degree", "drift_brightness", "drift_sharpness")
+# Frames that are held as float64 at once.
+PIECE_FRAMES = 32
 
 
 @dataclass
@@ -34,66 +36,87 @@ class HeldOutData:
 
 
 @dataclass
-class EvaluateConfig:
-    """An evaluation of one or more checkpoints on the same held-out clips.
+class ScoringConfig:
+    """What checkpoints and folders of videos are measured with alike.
 
     Attributes:
-        models: run folder, export folder or `asset:<name>` by the name it has in the report; the first is the baseline
-            that the others are compared with.
         out: folder of the report, the numbers and the videos.
-        data: where the held-out clips come from. split: of that data set, whatever `data` says.
-        num_clips: histories continued by every model; as many clips of other videos stand for real video.
-        history_frames: frames of each clip that the models are given.
-        horizon_frames: frames generated after them; null = four times the longest training clip.
-        batch_clips: clips generated together.
-        detectors: by name; see `video_mirai.evaluation.detectors`. allow_import: whether one may be a module of the
-            user's.
+        history_frames: given frames at the start of every video, left out of all scores; 0 = every frame is scored.
+        detectors: by name; see `video_mirai.evaluation.detectors`.
+        feature_cache: folder that keeps detectors' features of real videos; null = they are made anew.
         window_frames: length of the windows over time, and of the detectors' clips.
-        stride_frames: between the starts of the clips that are pooled.
-        first_frames: generated frames that count for the near-term PSNR and SSIM.
+        stride_frames: between the starts of the sliding clips.
+        first_frames: scored frames that count for the near-term PSNR and SSIM.
+        failure_psnr (dB), failure_consistency: a video fails where it stays below for failure_patience frames.
         ddof: of the covariances; 1 is unbiased.
         num_resamples: bootstrap draws. num_subsets: random halves of the videos behind a Frechet distance's interval.
-        state_radius: pixels beyond which a sprite counts as lost. state_patience: frames that one which was hidden has
-            to come back in. Scenes only.
-        fixed_videos, worst_videos: strips in the report, the first clips and those with the last model's lowest PSNR.
-        seed: of the choice of clips, of every clip's noise and of the resampling.
+        fixed_videos, worst_videos: strips in the report, the first ones and those where the last row does worst.
+        seed: of every choice and of the resampling.
         device: "auto", or a torch device.
     """
 
-    models: dict[str, str] = field(default_factory=dict)
     out: str = "evaluations/latest"
-    data: HeldOutData = field(default_factory=HeldOutData)
-    split: str = "test"
-    num_clips: int = 32
-    history_frames: int = 8
-    horizon_frames: int | None = None
-    batch_clips: int = 8
+    history_frames: int = 0
     detectors: list[str] = field(default_factory=lambda: ["transnet"])
-    allow_import: bool = False
+    feature_cache: str | None = "evaluations/features"
     window_frames: int = 16
     stride_frames: int = 8
     first_frames: int = 16
+    failure_psnr: float = 15.0
+    failure_consistency: float = 0.5
+    failure_patience: int = 8
     ddof: int = 1
     num_resamples: int = 1000
     num_subsets: int = 40
-    state_radius: float = 4.0
-    state_patience: int = 8
     fixed_videos: int = 4
     worst_videos: int = 4
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        smallest = {"num_clips": 2, "history_frames": 1, "batch_clips": 1, "window_frames": 1, "stride_frames": 1,
-                    "first_frames": 1}  # fmt: skip
-        for name, least in smallest.items():
-            if (value := vars(self)[name]) < least:
-                raise ValueError(f"{name}={value} must be at least {least}.")
-        if self.horizon_frames is not None and self.horizon_frames < 1:
-            raise ValueError(f"horizon_frames={self.horizon_frames} must be at least 1.")
+        self._check_least({"history_frames": 0, "window_frames": 1, "stride_frames": 1, "first_frames": 1,
+                           "failure_patience": 1, "num_resamples": 1})  # fmt: skip
 
     def resampling(self) -> Resampling:
         return Resampling(self.num_resamples, self.num_subsets, self.seed)
+
+    def _check_least(self, smallest: dict[str, int]) -> None:
+        for name, least in smallest.items():
+            if (value := vars(self)[name]) < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
+
+
+@dataclass
+class EvaluateConfig(ScoringConfig):
+    """An evaluation of one or more checkpoints on the same held-out clips.
+
+    Attributes:
+        models: run folder, export folder or `asset:<name>` by the name it has in the report; the first is the baseline
+            that the others are compared with.
+        data: where the held-out clips come from. split: of that data set, whatever `data` says.
+        num_clips: histories continued by every model; as many clips of other videos stand for real video.
+        history_frames: frames of each clip that the models are given.
+        horizon_frames: frames generated after them; null = four times the longest training clip.
+        batch_clips: clips generated together.
+        state_radius: pixels beyond which a sprite counts as lost. state_patience: frames that one which was hidden has
+            to come back in. Scenes only.
+    """
+
+    history_frames: int = 8
+    models: dict[str, str] = field(default_factory=dict)
+    data: HeldOutData = field(default_factory=HeldOutData)
+    split: str = "test"
+    num_clips: int = 32
+    horizon_frames: int | None = None
+    batch_clips: int = 8
+    state_radius: float = 4.0
+    state_patience: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_least({"num_clips": 2, "history_frames": 1, "batch_clips": 1})
+        if self.horizon_frames is not None and self.horizon_frames < 1:
+            raise ValueError(f"horizon_frames={self.horizon_frames} must be at least 1.")
 
 
 class Protocol:
@@ -101,156 +124,147 @@ class Protocol:
 
     Args:
         detectors: by the label that their Frechet distance has.
-        reader: reads the state back from frames of scenes; None where the data set knows no state.
+        scenes: what is known about scenes; None where the data set knows no state.
+        clip_rule: which clips of a video the distance over the whole is made of, as a phrase.
     """
 
     def __init__(
-        self, config: EvaluateConfig, timeline: Timeline, detectors: dict[str, Detector], reader: StateReader | None
+        self,
+        config: ScoringConfig,
+        timeline: Timeline,
+        detectors: dict[str, Detector],
+        scenes: SceneRows | None,
+        clip_rule: str,
     ) -> None:
         self._config = config
         self._timeline = timeline
         self._detectors = detectors
-        self._reader = reader
+        self._scenes = scenes
+        self._clip_rule = clip_rule
 
-    def score(self, clip: int, video: StoredClip, truth: StoredClip | None) -> VideoScores:
+    def score(
+        self,
+        clip: int,
+        video: StoredClip,
+        truth: StoredClip | None,
+        *,
+        starts: list[int] | None = None,
+        detectors: dict[str, Detector] | None = None,
+    ) -> VideoScores:
         """Scores of one video.
 
         Args:
             clip: number of the history.
             video: history and what follows it. Its state, where there is one, is what the frames ought to show.
             truth: the true video, history included; None = only what the video says by itself.
+            starts: of the clips that detectors see; None = the timeline's.
+            detectors: in place of the protocol's own; same labels.
         """
-        history = self._config.history_frames
-        given_and_after = _unit_range(video.frames[history - 1 :])
-        frames = given_and_after[1:]
-        consistency = consistency_per_frame(builtin_frame_features(given_and_after))
-        curves = {"consistency": consistency, "brightness": 255 * exposure(frames).mean, "sharpness": sharpness(frames)}
-        numbers = {
-            "consistency": float(consistency.mean()),
-            "dynamic_degree": dynamic_degree(given_and_after),
-            "drift_brightness": drift(curves["brightness"]),
-            "drift_sharpness": drift(curves["sharpness"]),
-        }
+        config, history = self._config, self._config.history_frames
+        frames = video.frames[history:]
+        curves, numbers, lags = self._alone(video.frames[max(0, history - 1) :], len(frames))
         if truth is not None:
-            true_frames = _unit_range(truth.frames[history:])
-            paired = {"psnr": psnr(true_frames, frames), "ssim": ssim(true_frames, frames)}
+            paired = _paired_curves(truth.frames[history:], frames)
             curves |= paired
             for key, curve in paired.items():
-                numbers[f"{key}_first"] = float(curve[: self._config.first_frames].mean())
+                numbers[f"{key}_first"] = float(curve[: config.first_frames].mean())
                 numbers[key] = float(curve.mean())
-        if self._reader is not None:
-            numbers |= self._state_numbers(frames, video.state)
-        return VideoScores(clip, video.name, curves, numbers, self._features(video.frames[history:]))
+            numbers["psnr_failure"] = self._failure(curves["psnr"], config.failure_psnr)
+        if self._scenes is not None:
+            numbers |= self._scenes.score(frames, video.state)
+        clips = self._features(frames, starts or self._timeline.starts, detectors or self._detectors)
+        return VideoScores(clip, video.name, curves, numbers, clips, cosine_by_lag=lags)
 
     def metrics(self) -> list[Metric]:
         """The columns of the headline table, in order."""
+        config = self._config
         return [
-            *self._distance_metrics(),
-            *_frame_metrics(self._config.first_frames),
-            *_video_metrics(),
-            *(_state_metrics(self._config) if self._reader is not None else []),
+            *distance_metrics(self._detectors.values(), self._clip_rule),
+            *paired_metrics(config.first_frames, config.failure_psnr, config.failure_patience),
+            *video_metrics(config.failure_consistency, config.failure_patience),
+            *(state_metrics(self._scenes.radius) if self._scenes is not None else []),
         ]
 
     def window_metrics(self) -> list[Metric]:
         """What is compared window by window."""
-        by_key = {metric.key: metric for metric in _frame_metrics(self._config.first_frames)}
-        return [*self._distance_metrics(), by_key["psnr"], by_key["ssim"]]
+        by_key = {metric.key: metric for metric in self.metrics()}
+        return [by_key[key] for key in (*self._detectors, "psnr", "ssim")]
 
-    def _features(self, frames: np.ndarray) -> dict[str, np.ndarray]:
-        window = self._timeline.window_frames
-        clips = [frames[start : start + window] for start in self._timeline.starts]
+    def _alone(
+        self, anchored: np.ndarray, num_frames: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[int, float]]:
+        """Curves (num_frames,), numbers and cosines by lag of a video by itself.
+
+        anchored: the scored frames, after the last given one where there is a history.
+        """
+        per_frame, means = _statistics(anchored)
+        features = per_frame.pop("features")
+        consistency = consistency_per_frame(features)
+        curves = {key: values[-num_frames:] for key, values in per_frame.items()}
+        numbers = means | {key: float(curves[key].mean()) for key in ("brightness", "contrast", "saturation")}
+        numbers["consistency"] = float(consistency.mean())
+        unjudged = num_frames - len(consistency)  # without a history the first frame has none before it to agree with
+        numbers["consistency_failure"] = unjudged + self._failure(consistency, self._config.failure_consistency)
+        for key in ("brightness", "sharpness"):
+            numbers[f"drift_{key}"] = drift(curves[key]) if num_frames > 1 else math.nan
+            numbers[f"slope_{key}"] = slope_per_100_frames(curves[key]).estimate if num_frames > 1 else math.nan
+        curves["consistency"] = np.concatenate([np.full(unjudged, np.nan), consistency])
+        found = cosine_by_lag(features)
+        return curves, numbers, dict(zip(found.lags, found.cosine.tolist(), strict=True))
+
+    def _failure(self, curve: np.ndarray, threshold: float) -> float:
+        """Frames before the failure; all of them where there is none."""
+        failed = time_to_failure(curve, threshold, patience_frames=self._config.failure_patience)
+        return float(len(curve) if failed is None else failed)
+
+    def _features(self, frames: np.ndarray, starts: list[int], detectors: dict[str, Detector]) -> dict[str, np.ndarray]:
+        clips = [frames[start : start + self._timeline.window_frames] for start in starts]
         # The clips of a frozen video are all the same: a detector, which takes most of the time, reads one of them.
         fresh = [i for i, clip in enumerate(clips) if i == 0 or not np.array_equal(clip, clips[i - 1])]
         repeats = np.diff([*fresh, len(clips)])
         different = np.stack([clips[i] for i in fresh])  # (n, window, H, W, 3)
-        return {label: np.repeat(d.features(different), repeats, axis=0) for label, d in self._detectors.items()}
-
-    def _state_numbers(self, frames: np.ndarray, state: dict[str, np.ndarray]) -> dict[str, float]:
-        assert self._reader is not None
-        after = self._config.history_frames
-        truth = TrueState(state["position"][after:], state["identity"], state["visible_fraction"][after:])
-        found = scene_metrics(
-            truth,
-            self._reader.read(frames),
-            self._reader.walls,
-            radius=self._config.state_radius,
-            patience=self._config.state_patience,
-        )
-        return {key: float(found._asdict()[key]) for key in (metric.key for metric in _state_metrics(self._config))}
-
-    def _distance_metrics(self) -> list[Metric]:
-        stride = self._config.stride_frames
-        return [
-            Metric(
-                label,
-                label,
-                "",
-                "lower",
-                2,
-                f"Frechet distance between features ({detector.name}) of generated and of true clips of "
-                f"{detector.clip_frames} frames, history left out. Headline: clips starting every {stride} frames, "
-                "pooled over time. Windows: clips at the same frames of the truth. Real against real: other held-out "
-                "videos against the same truth. Interval: half the spread over random halves of the videos.",
-            )
-            for label, detector in self._detectors.items()
-        ]
+        return {label: np.repeat(d.features(different), repeats, axis=0) for label, d in detectors.items()}
 
 
 def copy_last_frame(truth: StoredClip, history_frames: int) -> StoredClip:
-    """The last given frame, repeated; the state stays that of the truth, which it is judged by."""
+    """The last given frame, repeated; the state stays that of the truth, which it is judged by.
+
+    Without a history it is the first frame that is repeated.
+    """
     frames = truth.frames.copy()
-    frames[history_frames:] = frames[history_frames - 1]
+    frames[history_frames:] = frames[max(0, history_frames - 1)]
     return truth._replace(frames=frames)
+
+
+def _statistics(frames: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """What (T, H, W, 3) uint8 frames say by themselves: per frame (T, ...), and means over the T - 1 steps."""
+    pieces: dict[str, list[Any]] = {}
+    steps: dict[str, float] = {"dynamic_degree": 0.0, "flicker": 0.0, "freeze_fraction": 0.0}
+    for start in range(0, len(frames), PIECE_FRAMES):
+        with_one_before = _unit_range(frames[max(0, start - 1) : start + PIECE_FRAMES])
+        share = (len(with_one_before) - 1) / (len(frames) - 1)
+        if share > 0:
+            steps["dynamic_degree"] += share * dynamic_degree(with_one_before)
+            steps["flicker"] += share * flicker(with_one_before)
+            steps["freeze_fraction"] += share * freeze_fraction(with_one_before)
+        piece = with_one_before[min(start, 1) :]
+        light = exposure(piece)
+        found = {"features": builtin_frame_features(piece), "brightness": 255 * light.mean,
+                 "contrast": 255 * light.deviation, "saturation": saturation(piece).mean,
+                 "sharpness": sharpness(piece)}  # fmt: skip
+        for key, values in found.items():
+            pieces.setdefault(key, []).append(values)
+    return {key: np.concatenate(values) for key, values in pieces.items()}, steps
+
+
+def _paired_curves(truth: np.ndarray, frames: np.ndarray) -> dict[str, np.ndarray]:
+    found: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": []}
+    for start in range(0, len(frames), PIECE_FRAMES):
+        ours, true = (_unit_range(video[start : start + PIECE_FRAMES]) for video in (frames, truth))
+        found["psnr"].append(psnr(true, ours))
+        found["ssim"].append(ssim(true, ours))
+    return {key: np.concatenate(values) for key, values in found.items()}
 
 
 def _unit_range(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float64) / 255
-
-
-def _frame_metrics(first_frames: int) -> list[Metric]:
-    psnr_how = "peak signal-to-noise ratio of a generated frame against the true frame of the same time, RGB, range 1"
-    ssim_how = "structural similarity (Gaussian window of sigma 1.5, 11 x 11) of a generated and the true frame"
-    near, far = f"; mean of the first {first_frames} generated frames", "; mean of all generated frames"
-    return [
-        Metric("psnr_first", f"PSNR, first {first_frames}", "dB", "higher", 2, psnr_how + near),
-        Metric("psnr", "PSNR", "dB", "higher", 2, psnr_how + far),
-        Metric("ssim_first", f"SSIM, first {first_frames}", "", "higher", 3, ssim_how + near),
-        Metric("ssim", "SSIM", "", "higher", 3, ssim_how + far),
-    ]
-
-
-def _video_metrics() -> list[Metric]:
-    drift_how = (
-        "|mean over the first 15 % - mean over the last 15 %| of the generated frames' {}; a frozen video has none"
-    )
-    return [
-        Metric(
-            "consistency", "Consistency", "", "higher", 3,
-            "mean over frames of 1/2 (max(0, cos to the frame before) + max(0, cos to the last given frame)) of frame "
-            f"features “{BUILTIN_FRAME_FEATURES}” (VBench's formula, not VBench's features)",
-        ),
-        Metric(
-            "dynamic_degree", "Dynamic degree", "", "neither", 2,
-            "mean absolute difference between neighbouring frames, in grey levels of 255: 0 for a frozen video",
-        ),
-        Metric("drift_brightness", "Drift of brightness", "", "lower", 2, drift_how.format("mean luma, of 255")),
-        Metric("drift_sharpness", "Drift of sharpness", "", "lower", 1, drift_how.format("variance of the Laplacian")),
-    ]  # fmt: skip
-
-
-def _state_metrics(config: EvaluateConfig) -> list[Metric]:
-    read = "read back from the generated frames and compared with the scene's known state: "
-    return [
-        Metric("position_error", "Position error", "px", "lower", 2, read + "distance of matched, visible sprites"),
-        Metric(
-            "first_step_beyond", "Kept track", "frames", "higher", 1,
-            read + f"first generated frame with a sprite missing or more than {config.state_radius:g} px off",
-        ),
-        Metric("missing_share", "Missing", "", "lower", 3, read + "share of visible sprites that no reading matches"),
-        Metric("identity_persistence", "Identity", "", "higher", 3, read + "share of sprites of the right identity"),
-        Metric("count_error", "Count error", "", "lower", 2, read + "sprites too many or too few, per frame"),
-        Metric(
-            "reemerged_share", "Came back", "", "higher", 3,
-            read + "share of sprites that come back after being hidden, as themselves",
-        ),
-    ]  # fmt: skip

@@ -1,8 +1,6 @@
-"""Files of an evaluation: results.json, the CSV files, plots, and the report page."""
+"""Files of an evaluation: results.json, the CSV files, features, plots, and the report page."""
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -11,23 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from video_mirai.data.video_folder import VideoFolder
-from video_mirai.evaluation.aggregate import RowScores, few_samples_warnings, make_difference, make_row
+from video_mirai.evaluation.aggregate import RowScores, few_samples_warnings, make_difference, make_row, pooled_key
+from video_mirai.evaluation.compare import FEATURES_FILE, save_features
+from video_mirai.evaluation.findings import Findings
 from video_mirai.evaluation.generation import settings_hash
-from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves
-from video_mirai.evaluation.protocol import UNPAIRED
-from video_mirai.evaluation.report import Gallery, Plot, Strip, build_report
-from video_mirai.evaluation.results import (
-    ClipsInfo,
-    CsvRow,
-    DetectorInfo,
-    Difference,
-    EvaluationResult,
-    ModelInfo,
-    Row,
-    write_results,
-)
-from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, video_file
+from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves, plot_lags
+from video_mirai.evaluation.report import Plot, build_report
+from video_mirai.evaluation.results import CsvRow, DetectorInfo, EvaluationResult, Row, write_results
 
 PACKAGES = ("video_mirai", "torch", "diffusers", "numpy")
 
@@ -37,75 +25,50 @@ class Published(NamedTuple):
     report: Path
 
 
-def publish(
-    evaluation: Evaluation,
-    models: Mapping[str, Contestant],
-    revision: str,
-    device: torch.device,
-    notes: Sequence[str] = (),
-) -> Published:
-    """Aggregate the scores and write every file; for the main process alone.
-
-    Args:
-        notes: sentences to show above the results, beside the warnings that the numbers give rise to.
-    """
-    out = Path(evaluation.config.out)
-    result = make_result(evaluation, models, revision, device, notes)
-    write_results(result, per_video_rows(evaluation.rows), out)
+def publish(findings: Findings, revision: str, device: torch.device) -> Published:
+    """Aggregate the scores and write every file; for the main process alone."""
+    out = Path(findings.config.out)
+    result = make_result(findings, revision, device)
+    write_numbers(findings, result)
     plots = make_plots(result, out / "plots")
     report = out / "report.html"
-    report.write_text(build_report(result, plots, make_galleries(evaluation)), encoding="utf-8")
+    report.write_text(build_report(result, plots, findings.galleries), encoding="utf-8")
     return Published(result, report)
 
 
-def make_result(
-    evaluation: Evaluation,
-    models: Mapping[str, Contestant],
-    revision: str,
-    device: torch.device,
-    notes: Sequence[str],
-) -> EvaluationResult:
+def write_numbers(findings: Findings, result: EvaluationResult) -> None:
+    """results.json, the CSV files and the features: all that programs read."""
+    out = Path(findings.config.out)
+    write_results(result, per_video_rows(findings.rows), out)
+    save_features(findings.rows, out / FEATURES_FILE)
+
+
+def make_result(findings: Findings, revision: str, device: torch.device) -> EvaluationResult:
     """All numbers of an evaluation, and how they were made."""
-    config = evaluation.config
-    settings = asdict(config) | {"horizon_frames": evaluation.horizon_frames}
-    resampling = config.resampling()
+    resampling = findings.config.resampling()
     return EvaluationResult(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         revision=revision,
         hardware=_hardware(device),
         versions={"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        config=settings,
-        config_sha256=settings_hash(settings),
-        clips=_clips_info(evaluation, models),
-        models=[
-            ModelInfo(
-                name,
-                model.path,
-                evaluation.weights[name],
-                model.training_frames,
-                asdict(model.rollout),
-                f"{type(model.codec).__name__} {model.codec.fingerprint()[:16]}",
-                evaluation.speeds[name],
-            )
-            for name, model in models.items()
+        config=findings.settings,
+        config_sha256=settings_hash(findings.settings),
+        clips=findings.clips,
+        models=findings.models,
+        detectors=[
+            DetectorInfo(label, d.name, d.sha256, d.clip_frames, d.feature_dim, d.preprocessing)
+            for label, d in findings.detectors.items()
         ],
-        detectors=_detector_infos(evaluation),
-        ddof=config.ddof,
-        metrics=evaluation.protocol.metrics(),
-        window_metrics=evaluation.protocol.window_metrics(),
-        rows=[make_row(row, resampling) for row in evaluation.rows],
-        differences=make_differences(evaluation),
-        warnings=[*notes, *_warnings(evaluation)],
+        ddof=findings.config.ddof,
+        metrics=findings.protocol.metrics(),
+        window_metrics=findings.protocol.window_metrics(),
+        rows=[make_row(row, resampling) for row in findings.rows],
+        differences=[make_difference(row, other, resampling, out) for row, other, out in findings.comparisons],
+        warnings=[*findings.notes, *_warnings(findings.rows)],
+        rules=findings.rules,
+        video_sets=findings.video_sets,
+        vbench=findings.vbench,
     )
-
-
-def make_differences(evaluation: Evaluation) -> list[Difference]:
-    """Every later model minus the first one, then every model minus copy-last-frame."""
-    resampling = evaluation.config.resampling()
-    rows = [row for row in evaluation.rows if row.kind == "model"]
-    differences = [make_difference(row, rows[0], resampling) for row in rows[1:]]
-    copies = [row for row in evaluation.rows if row.kind == "copy"]
-    return differences + [make_difference(row, copy, resampling, UNPAIRED) for copy in copies for row in rows]
 
 
 def per_video_rows(rows: list[RowScores]) -> list[CsvRow]:
@@ -118,115 +81,72 @@ def per_video_rows(rows: list[RowScores]) -> list[CsvRow]:
 
 
 def make_plots(result: EvaluationResult, folder: Path) -> list[Plot]:
-    """Curves over time; the light ones are written to the folder as well."""
+    """Curves over time, and against the lag; the light ones are written to the folder as well."""
     folder.mkdir(parents=True, exist_ok=True)
+    distances = []
+    for d in result.detectors:
+        title = f"{d.label}, windows of {d.clip_frames} frames, "
+        distances += [
+            (d.label, title + "time-aligned", d.label,
+             "Distance of each window to the real videos' window of the same time; real versus real is the floor."),
+            (pooled_key(d.label), title + "pooled", d.label,
+             "Distance of each window to all windows of the real videos together: change of content over time counts."),
+        ]  # fmt: skip
     wanted = [
-        ("psnr", "PSNR against the true continuation", "dB", "How far a rollout is from the one true future."),
-        *(
-            (d.label, f"{d.label}, windows of {d.clip_frames} frames", d.label,
-             "Distance of each window to the true videos' same window; real versus real is the floor.")
-            for d in result.detectors
-        ),
-        ("ssim", "SSIM against the true continuation", "SSIM", "Structure kept of the one true future."),
-        ("consistency", "Drift: consistency with the given frames", "cosine", "A frozen video stays at 1."),
+        ("psnr", "PSNR against the true video", "dB", "How far a video is from the one true one."),
+        *distances,
+        ("ssim", "SSIM against the true video", "SSIM", "Structure kept of the one true video."),
+        ("consistency", "Drift: consistency with the first frames", "cosine", "A frozen video stays at 1."),
         ("sharpness", "Drift: sharpness", "variance of the Laplacian", "Blur is below real video, noise above."),
         ("brightness", "Drift: brightness", "mean luma, of 255", "Slow change of exposure."),
+        ("contrast", "Drift: contrast", "deviation of luma, of 255", "Washed out is below, burnt out above."),
+        ("saturation", "Drift: saturation", "saturation", "Colours that fade or burn in."),
     ]  # fmt: skip
+    clips = result.clips
     plots = []
     for key, title, y_label, caption in wanted:
+        rows = _drawn_rows(result.rows, key)
         images = [
-            plot_curves(
-                _drawn_rows(result.rows, key), key, title, y_label, result.clips.history_frames,
-                result.clips.training_frames, theme,
-            )
+            plot_curves(rows, key, title, y_label, clips.history_frames, clips.training_frames, theme)
             for theme in (LIGHT, DARK)
-        ]  # fmt: skip
-        light, dark = images
-        if light is not None and dark is not None:
-            (folder / f"{key}.png").write_bytes(light)
-            plots.append(Plot(title, caption, light, dark))
-    return plots
+        ]
+        plots += _kept(images, folder / f"{key}.png", title, caption)
+    lag_title = "Drift: cosine by distance in frames"
+    lags = [plot_lags(_drawn_rows(result.rows, "consistency"), lag_title, theme) for theme in (LIGHT, DARK)]
+    return plots + _kept(
+        lags, folder / "cosine_by_lag.png", lag_title,
+        "Mean cosine of the features of frames so many apart; neighbours alone hide drift. Real video falls too.",
+    )  # fmt: skip
 
 
-def make_galleries(evaluation: Evaluation) -> list[Gallery]:
-    """The first clips whatever they look like, then those where the last model does worst."""
-    config = evaluation.config
-    last = [row for row in evaluation.rows if row.kind == "model"][-1]
-    fixed = [score.clip for score in last.scores[: config.fixed_videos]]
-    by_psnr = sorted(last.scores, key=lambda score: score.numbers["psnr"])
-    worst = [score.clip for score in by_psnr if score.clip not in fixed][: config.worst_videos]
-    galleries = [
-        Gallery(
-            "Same histories, side by side",
-            f"The first {len(fixed)} histories of the seeded order, chosen before anything was generated. All videos "
-            "of a strip share their first frames; from then on the models are on their own.",
-            [_strip(evaluation, clip) for clip in fixed],
-            pause_button=True,
-        ),
-        Gallery(
-            f"Worst {len(worst)}",
-            f"The other histories on which {last.name} has its lowest mean PSNR.",
-            [_strip(evaluation, clip) for clip in worst],
-        ),
-    ]
-    return [gallery for gallery in galleries if gallery.strips]
-
-
-def _strip(evaluation: Evaluation, clip: int) -> Strip:
-    rows = [row for row in evaluation.rows if row.kind == "model"]
-    score = rows[0].scores[clip]
-    scores = ", ".join(f"{row.name} {row.scores[clip].numbers['psnr']:.1f} dB" for row in rows)
-    videos = [
-        (name, video_file(evaluation.config, name, clip).read_bytes()) for name in (TRUTH, *(row.name for row in rows))
-    ]
-    return Strip(f"Clip {clip}, {score.video} · {scores} ·", videos)
+def _kept(images: list[bytes | None], path: Path, title: str, caption: str) -> list[Plot]:
+    """The plot, whose light form is written to `path`; nothing where no row has the curve."""
+    light, dark = images
+    if light is None or dark is None:
+        return []
+    path.write_bytes(light)
+    return [Plot(title, caption, light, dark)]
 
 
 def _drawn_rows(rows: list[Row], key: str) -> list[Row]:
-    """A copied frame has no consistency, sharpness or brightness worth a line; its PSNR and distance have."""
-    of_its_own = key in ("consistency", "sharpness", "brightness")
+    """A copied frame has nothing of its own worth a line; its PSNR and distance have."""
+    of_its_own = key in ("consistency", "sharpness", "brightness", "contrast", "saturation")
     return [row for row in rows if not (of_its_own and row.kind in ("copy", "codec"))]
 
 
-def _clips_info(evaluation: Evaluation, models: Mapping[str, Contestant]) -> ClipsInfo:
-    config, dataset = evaluation.config, evaluation.held_out.dataset
-    name = f"video folder {dataset.config.root}" if isinstance(dataset, VideoFolder) else "synthetic scenes"
-    window, stride = config.window_frames, config.stride_frames
-    return ClipsInfo(
-        dataset=name,
-        split=config.split,
-        fps=float(dataset.fps),
-        height=dataset.config.height,
-        width=dataset.config.width,
-        num_clips=len(evaluation.held_out.compared),
-        num_source_videos=len({score.video for score in evaluation.rows[0].scores}),
-        num_real_clips=len(evaluation.held_out.others),
-        history_frames=config.history_frames,
-        horizon_frames=evaluation.horizon_frames,
-        training_frames=max(model.training_frames for model in models.values()),
-        clip_rule=f"clips of {window} frames starting every {stride} after the history; windows start every {window}",
-        seed=config.seed,
-    )
-
-
-def _detector_infos(evaluation: Evaluation) -> list[DetectorInfo]:
-    return [
-        DetectorInfo(label, d.name, d.sha256, d.clip_frames, d.feature_dim, d.preprocessing)
-        for label, d in evaluation.detectors.items()
-    ]
-
-
-def _warnings(evaluation: Evaluation) -> list[str]:
-    sentences = [sentence for row in evaluation.rows[:1] for sentence in few_samples_warnings(row)]
-    others, compared = len(evaluation.held_out.others), len(evaluation.held_out.compared)
-    if not any(row.kind == "real" for row in evaluation.rows):
-        sentences.append("There are no other held-out videos, so the noise floor (real versus real) is missing.")
-    elif others < compared:
-        sentences.append(
-            f"Real versus real has {others} clips where the models have {compared}; with fewer clips a Frechet "
-            "distance is larger, so the floor shown is too high."
-        )
-    return sentences + _undefined(evaluation.rows)
+def _warnings(rows: list[RowScores]) -> list[str]:
+    sentences = [sentence for row in rows[:1] for sentence in few_samples_warnings(row)]
+    real = next((row for row in rows if row.kind == "real"), None)
+    if real is None:
+        sentences.append("There are too few real videos for real versus real, so the noise floor is missing.")
+    else:
+        here, there = (min(len(row.scores), len(row.reference)) for row in (real, rows[0]))
+        if here < there:
+            sentences.append(
+                f"Real versus real compares {here} videos with as many where {rows[0].name} has {there}; with fewer "
+                "videos a Frechet distance is larger, so the floor shown is too high."
+            )
+    return sentences + _undefined(rows)
 
 
 def _undefined(rows: list[RowScores]) -> list[str]:

@@ -1,17 +1,16 @@
 """The report: one self-contained HTML page made from an EvaluationResult, plots and videos."""
 
 import base64
-import json
 from html import escape
 from typing import NamedTuple
 
+from video_mirai.evaluation.report_method import method_section, vbench_section
 from video_mirai.evaluation.report_style import SCRIPT, STYLE
 from video_mirai.evaluation.results import (
     Difference,
     EvaluationResult,
     Metric,
     Row,
-    finite_only,
     format_estimate,
     format_interval,
 )
@@ -20,8 +19,10 @@ from video_mirai.evaluation.statements import difference_statements, judge, mode
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 _ROW_NOTES = {
     "model": "",
-    "copy": "the last history frame, repeated",
-    "real": "other held-out videos: the noise floor",
+    "copy": "one true frame, repeated",
+    "velocity": "sprites carried straight on from what the given frames show",
+    "reader": "the true frames, read: the floor of every number in this table",
+    "real": "other real videos: the noise floor",
     "codec": "the truth, encoded and decoded: the ceiling",
 }
 
@@ -58,7 +59,8 @@ def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Ga
         *(_gallery(gallery) for gallery in galleries),
         _words(result),
         _plots(plots),
-        _method(result),
+        vbench_section(result),
+        method_section(result),
     ]
     return f"""<!doctype html>
 <html lang="en">
@@ -69,7 +71,7 @@ def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Ga
 <title>{escape(_title(result))}</title>
 <style>{STYLE}</style>
 </head>
-<body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames}"
+<body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames or 0}"
  data-frames="{clips.history_frames + clips.horizon_frames}">
 <main>
 <h1>{escape(_title(result))}</h1>
@@ -83,27 +85,30 @@ def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Ga
 
 
 def _title(result: EvaluationResult) -> str:
-    return "Long rollouts: " + " and ".join(model.name for model in result.models)
+    names = [row.name for row in result.rows if row.kind == "model"]
+    return ("Long rollouts: " if result.models else "Videos: ") + " and ".join(names)
 
 
 def _summary(result: EvaluationResult) -> str:
     clips = result.clips
-    times = clips.horizon_frames / max(1, clips.training_frames)
     chips = [
-        f"{clips.num_clips} held-out clips from {clips.num_source_videos} videos",
+        f"{clips.num_clips} clips of {clips.num_source_videos} videos",
         f"split “{clips.split}”",
         f"{clips.width}×{clips.height} at {clips.fps:g} frames/s",
         f"{clips.history_frames} history frames",
-        f"{clips.horizon_frames} generated frames",
-        f"trained on {clips.training_frames} frames",
-        f"horizon {times:.1f}× the training length",
-        f"seed {clips.seed}",
+        f"{clips.horizon_frames} scored frames",
     ]
-    return (
-        "<p>Every model continues the same histories, one chunk at a time from its cache, far past the length it was "
-        "trained on. Scores leave the given frames out.</p>"
-        f"<div class=chips>{''.join(f'<span>{escape(chip)}</span>' for chip in chips)}</div>"
+    if clips.training_frames is not None:
+        times = clips.horizon_frames / max(1, clips.training_frames)
+        chips += [f"trained on {clips.training_frames} frames", f"horizon {times:.1f}× the training length"]
+    chips.append(f"seed {clips.seed}")
+    what = (
+        "Every model continues the same histories, one chunk at a time from its cache, far past the length it was "
+        "trained on. Scores leave the given frames out."
+        if result.models
+        else "Folders of videos against real ones, brought to one rate, size and length; how stands at the end."
     )
+    return f"<p>{what}</p><div class=chips>{''.join(f'<span>{escape(chip)}</span>' for chip in chips)}</div>"
 
 
 def _warnings(result: EvaluationResult) -> str:
@@ -111,17 +116,23 @@ def _warnings(result: EvaluationResult) -> str:
 
 
 def _headline(result: EvaluationResult) -> str:
-    shown = result.shown_metrics()
-    head = "".join(f'<th title="{escape(m.how)}">{escape(m.title)}{_ARROWS[m.better]}{_unit(m)}</th>' for m in shown)
-    body = "".join(_row(row, shown) for row in result.rows)
-    body += "".join(_difference(d, shown, first=i == 0) for i, d in enumerate(result.differences))
+    tables = "".join(_table(result, group, metrics) for group, metrics in result.shown_tables().items())
     return (
         "<section><h2>Results</h2>"
         "<p class=soft>↑ higher is better, ↓ lower is better. Small print: 95 % intervals over source videos. "
         "Differences are paired on the same histories and seeds; coloured where the interval excludes zero. A "
         "consistency means nothing without the dynamic degree beside it: a frozen video is perfectly consistent.</p>"
-        f"<div class=scroll><table><tr><th></th>{head}</tr>{body}</table></div></section>"
+        f"{tables}</section>"
     )
+
+
+def _table(result: EvaluationResult, group: str, metrics: list[Metric]) -> str:
+    head = "".join(f'<th title="{escape(m.how)}">{escape(m.title)}{_ARROWS[m.better]}{_unit(m)}</th>' for m in metrics)
+    body = "".join(_row(row, metrics) for row in result.rows if any(row.has(m) for m in metrics))
+    shown = [difference for difference in result.differences if any(difference.has(m) for m in metrics)]
+    body += "".join(_difference(difference, metrics, first=i == 0) for i, difference in enumerate(shown))
+    title = f"<h3>{escape(group)}</h3>" if group else ""
+    return f"{title}<div class=scroll><table><tr><th></th>{head}</tr>{body}</table></div>"
 
 
 def _row(row: Row, metrics: list[Metric]) -> str:
@@ -177,8 +188,8 @@ def _plots(plots: list[Plot]) -> str:
         for plot in plots
     )
     return (
-        "<section><h2>Over time</h2><p class=soft>Lines are means over videos, bands 95 % intervals. The vertical line "
-        f"stands where the training clips ended.</p><div class=plots>{figures}</div></section>"
+        "<section><h2>Over time</h2><p class=soft>Lines are means over videos, bands 95 % intervals. A vertical "
+        f"line stands where the training clips ended, if known.</p><div class=plots>{figures}</div></section>"
     )
 
 
@@ -200,44 +211,6 @@ def _strip(strip: Strip) -> str:
     columns = min(4, len(strip.videos))
     caption = f"<p class=soft>{escape(strip.caption)} <span class=clock></span></p>"
     return f'<div class=strip>{caption}<div class=tiles style="--columns:{columns}">{tiles}</div></div>'
-
-
-def _method(result: EvaluationResult) -> str:
-    clips = result.clips
-    known = {metric.key: metric for metric in [*result.metrics, *result.window_metrics]}
-    definitions = "".join(f"<dt>{escape(m.title)}</dt><dd>{escape(m.how)}</dd>" for m in known.values())
-    detectors = "".join(
-        f"<dt>{escape(d.label)}</dt><dd>features of {escape(d.name)}, {d.dimensions} numbers from "
-        f"{d.clip_frames} frames, {escape(d.preprocessing)}; sha256 <code>{escape(d.sha256)}</code></dd>"
-        for d in result.detectors
-    )
-    models = "".join(
-        f"<dt>{escape(m.name)}</dt><dd><code>{escape(m.path)}</code>, weights sha256 <code>{escape(m.sha256)}</code>, "
-        f"codec {escape(m.codec)}, {_speed(m.frames_per_second)}; rollout {escape(json.dumps(m.rollout))}</dd>"
-        for m in result.models
-    )
-    facts = {
-        "data": f"{clips.dataset}; split {clips.split}; {clips.num_clips} clips of "
-        f"{clips.num_source_videos} source videos; real against real: {clips.num_real_clips} clips of other videos",
-        "clip rule": clips.clip_rule,
-        "covariances": f"ddof={result.ddof}",
-        "revision": result.revision,
-        "configuration": f"sha256 {result.config_sha256}",
-        "hardware": ", ".join(f"{key}: {value}" for key, value in result.hardware.items()),
-        "software": ", ".join(f"{key} {value}" for key, value in result.versions.items()),
-        "made": result.created,
-    }
-    listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
-    config = escape(json.dumps(finite_only(result.config), indent=2))
-    return (
-        f"<section><h2>How every number was made</h2><dl>{definitions}</dl><h3>Detectors</h3><dl>{detectors}</dl>"
-        f"<h3>Models</h3><dl>{models}</dl><h3>Run</h3><dl>{listed}</dl>"
-        f"<details><summary>Resolved configuration</summary><pre>{config}</pre></details></section>"
-    )
-
-
-def _speed(frames_per_second: float | None) -> str:
-    return "speed not measured" if frames_per_second is None else f"{frames_per_second:.1f} frames/s over all processes"
 
 
 def _unit(metric: Metric) -> str:

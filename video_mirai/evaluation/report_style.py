@@ -25,7 +25,10 @@ th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--li
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
 th { font-size: .82rem; color: var(--soft); font-weight: 600; }
 td small { display: block; color: var(--soft); font-size: .74rem; }
+td:first-child { min-width: 8.5rem; max-width: 15rem; overflow-wrap: break-word; white-space: normal; }
 .words td, .words th { text-align: left; white-space: normal; }
+.words td:first-child { min-width: 0; }
+.words td:nth-child(n+4) { min-width: 13rem; }
 .words td:nth-child(-n+3) { white-space: nowrap; }
 tr.model td:first-child { font-weight: 650; }
 tr.split td { border-top: 2px solid var(--soft); }
@@ -44,12 +47,13 @@ figcaption { color: var(--soft); font-size: .85rem; }
 .clock[data-phase="beyond"] b { color: var(--accent); }
 button { font: inherit; color: inherit; background: var(--chip); border: 1px solid var(--line); border-radius: 8px;
   padding: 6px 12px; }
-dt { font-weight: 600; margin-top: 10px; } dd { margin: 0; color: var(--soft); font-size: .92rem; }
+dt { font-weight: 600; margin-top: 10px; }
+dd { margin: 0; color: var(--soft); font-size: .92rem; overflow-wrap: anywhere; }
 code, .mono { font-family: ui-monospace, monospace; font-size: .84em; overflow-wrap: anywhere; }
 details summary { cursor: pointer; }
 pre { overflow-x: auto; font-size: .8rem; }
 @media (max-width: 560px) { main { padding: 10px 8px 40px; }
-  section { padding: 12px; } th, td { padding: 6px 7px; } }
+  section { padding: 12px; } th, td { padding: 6px 7px; } td:first-child { max-width: 9.5rem; } }
 """
 
 # Only strips on screen play (phones decode few videos at once); the first video of a strip is the clock of the others.

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# What a row of the headline table may be; docs/result-schema.json says what each means.
+ROW_KINDS = ("model", "copy", "velocity", "real", "codec", "reader")
+
+# Less than this is the rounding of float64, and shown as 0.
+ROUNDING = 1e-12
 
 # One row of per_video.csv or curves.csv.
 CsvRow = dict[str, str | int | float | None]
@@ -29,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metric:
-    """How one column is read. `better` is "higher", "lower" or "neither"."""
+    """How one column is read. `better` is "higher", "lower" or "neither"; metrics of one group stand in one table."""
 
     key: str
     title: str
@@ -37,6 +43,7 @@ class Metric:
     better: str
     decimals: int
     how: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the headline table. `kind` is "model", "copy", "real" or "codec"."""
+    """One line of the headline table. kind: one of ROW_KINDS. cosine_by_lag: its `frames` are distances in frames."""
 
     name: str
     kind: str
@@ -68,6 +75,10 @@ class Row:
     metrics: dict[str, Estimate]
     windows: list[Window]
     curves: dict[str, Curve]
+    cosine_by_lag: Curve | None = None
+
+    def has(self, metric: Metric) -> bool:
+        return metric.key in self.metrics and math.isfinite(self.metrics[metric.key].value)
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,14 @@ class Difference:
     metrics: dict[str, Estimate]
     windows: list[Window]
 
+    def has(self, metric: Metric) -> bool:
+        return metric.key in self.metrics and math.isfinite(self.metrics[metric.key].value)
+
 
 @dataclass(frozen=True)
 class ModelInfo:
+    """A checkpoint that was rolled out. sha256: of its weights; training_frames: pixel frames of its training clips."""
+
     name: str
     path: str
     sha256: str
@@ -89,6 +105,48 @@ class ModelInfo:
     rollout: dict[str, Any]
     codec: str
     frames_per_second: float | None
+
+
+@dataclass(frozen=True)
+class VideoSetInfo:
+    """A folder of videos that was compared.
+
+    Attributes:
+        sha256: over the names and contents of the files used. left_out: files too short for the compared frames.
+        frames, fps, sizes: what the files had, before they were brought to one rate and size; each sorted, once.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    num_files: int
+    left_out: int
+    frames: list[int]
+    fps: list[float]
+    sizes: list[str]
+
+
+@dataclass(frozen=True)
+class VBenchScore:
+    """One dimension of VBench for one row, as VBench's own file gives it."""
+
+    row: str
+    dimension: str
+    value: float
+    num_videos: int
+
+
+@dataclass(frozen=True)
+class VBenchInfo:
+    """A file of VBench's results. flavour: "VBench" or "VBench-Long"; flags: as whoever ran it states them."""
+
+    row: str
+    file: str
+    sha256: str
+    flavour: str
+    clip_rule: str
+    flags: str
+    scores: list[VBenchScore]
 
 
 @dataclass(frozen=True)
@@ -103,7 +161,12 @@ class DetectorInfo:
 
 @dataclass(frozen=True)
 class ClipsInfo:
-    """Which clips were compared. `fps`: frames per second; sizes in pixels."""
+    """Which clips were compared.
+
+    Attributes:
+        fps: frames per second. height, width: pixels. training_frames: None where it is not known.
+        clips_sha256: of everything that decides which true frames were compared; equal, so are the histories.
+    """
 
     dataset: str
     split: str
@@ -115,13 +178,16 @@ class ClipsInfo:
     num_real_clips: int
     history_frames: int
     horizon_frames: int
-    training_frames: int
+    training_frames: int | None
     clip_rule: str
     seed: int
+    clips_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
+    """All that an evaluation found. rules: how the videos were made comparable, by topic."""
+
     created: str
     revision: str
     hardware: dict[str, str]
@@ -137,6 +203,9 @@ class EvaluationResult:
     rows: list[Row]
     differences: list[Difference]
     warnings: list[str] = field(default_factory=list)
+    rules: dict[str, str] = field(default_factory=dict)
+    video_sets: list[VideoSetInfo] = field(default_factory=list)
+    vbench: list[VBenchInfo] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def row(self, kind: str) -> Row | None:
@@ -145,11 +214,14 @@ class EvaluationResult:
 
     def shown_metrics(self) -> list[Metric]:
         """The headline metrics that at least one row has a number for."""
-        return [
-            metric
-            for metric in self.metrics
-            if any(math.isfinite(row.metrics[metric.key].value) for row in self.rows if metric.key in row.metrics)
-        ]
+        return [metric for metric in self.metrics if any(row.has(metric) for row in self.rows)]
+
+    def shown_tables(self) -> dict[str, list[Metric]]:
+        """The shown metrics by their group, in order."""
+        tables: dict[str, list[Metric]] = {}
+        for metric in self.shown_metrics():
+            tables.setdefault(metric.group, []).append(metric)
+        return tables
 
 
 class WrittenFiles(NamedTuple):
@@ -164,8 +236,8 @@ def write_results(result: EvaluationResult, per_video: list[CsvRow], folder: Pat
     files = WrittenFiles(folder / "results.json", folder / "per_video.csv", folder / "curves.csv")
     text = json.dumps(finite_only(dataclasses.asdict(result)), indent=2, allow_nan=False)
     files.results.write_text(text + "\n", encoding="utf-8")
-    _write_csv(per_video, files.per_video)
-    _write_csv(curve_rows(result.rows), files.curves)
+    write_csv(per_video, files.per_video)
+    write_csv(curve_rows(result.rows), files.curves)
     return files
 
 
@@ -199,6 +271,7 @@ def format_estimate(estimate: Estimate | None, decimals: int, signed: bool = Fal
 
 def format_number(value: float, decimals: int, signed: bool = False) -> str:
     """Fixed decimals; scientific where fixed decimals would show nothing but zeros or a very long number."""
+    value = 0.0 if abs(value) < ROUNDING else value
     tiny = value != 0 and abs(value) < 0.5 * 10**-decimals
     sign = "+" if signed else ""
     return f"{value:{sign}.1e}" if tiny or abs(value) >= 1e6 else f"{value:{sign}.{decimals}f}"
@@ -214,30 +287,39 @@ def format_interval(estimate: Estimate | None, decimals: int) -> str:
 
 
 def headline_table(result: EvaluationResult) -> str:
-    """The headline table in plain text, for the terminal: one line per row, then the paired differences."""
-    shown = result.shown_metrics()
-    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
-    lines = [["", *(metric.title + arrows[metric.better] for metric in shown)]]
-    for row in result.rows:
-        lines.append([row.name, *(format_estimate(row.metrics.get(m.key), m.decimals) for m in shown)])
-    for difference in result.differences:
-        cells = []
-        for metric in shown:
-            estimate = difference.metrics.get(metric.key)
-            mark = " *" if estimate is not None and estimate.excludes_zero else ""
-            cells.append(format_estimate(estimate, metric.decimals, signed=True) + mark)
-        lines.append([f"{difference.name} - {difference.reference}", *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
+    """The headline tables in plain text, for the terminal: one line per row, then the paired differences."""
+    text = []
+    for group, metrics in result.shown_tables().items():
+        text += ([group] if group else []) + _text_table(result, metrics) + ([""] if group else [])
     if result.differences:
         text.append("* the 95 % interval of the paired difference excludes zero")
     return "\n".join(text)
 
 
-def _write_csv(rows: list[CsvRow], path: Path) -> None:
+def _text_table(result: EvaluationResult, metrics: list[Metric]) -> list[str]:
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    lines = [["", *(metric.title + arrows[metric.better] for metric in metrics)]]
+    for row in result.rows:
+        if any(row.has(metric) for metric in metrics):
+            lines.append([row.name, *(format_estimate(row.metrics.get(m.key), m.decimals) for m in metrics)])
+    for difference in result.differences:
+        if not any(difference.has(metric) for metric in metrics):
+            continue
+        cells = []
+        for metric in metrics:
+            estimate = difference.metrics.get(metric.key)
+            mark = " *" if estimate is not None and estimate.excludes_zero else ""
+            cells.append(format_estimate(estimate, metric.decimals, signed=True) + mark)
+        lines.append([f"{difference.name} - {difference.reference}", *cells])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+
+
+def write_csv(rows: list[CsvRow], path: Path) -> None:
+    """Columns are all keys, in the order in which they come up."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from video_mirai.data.scenes import Scenes
 from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.detectors import Detector, build_detector
+from video_mirai.evaluation.feature_cache import CachedDetector
 from video_mirai.evaluation.generation import (
     ClipStore,
     StoredClip,
@@ -29,8 +30,8 @@ from video_mirai.evaluation.generation import (
     settings_hash,
 )
 from video_mirai.evaluation.held_out import HeldOut
-from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
-from video_mirai.evaluation.state_reader import StateReader
+from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, ScoringConfig, copy_last_frame
+from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, PixelsCodec
@@ -38,6 +39,7 @@ from video_mirai.sampling.rollout import RolloutSettings
 
 TRUTH, OTHERS = "truth", "real"
 COPY_ROW, REAL_ROW, CODEC_ROW = "copy-last-frame", "real vs real", "codec"
+VELOCITY_ROW, READER_ROW = "constant velocity", "reader on the truth"
 RESERVED = (TRUTH, OTHERS, COPY_ROW, REAL_ROW, CODEC_ROW)
 
 
@@ -86,14 +88,14 @@ class Evaluation(NamedTuple):
     speeds: dict[str, float | None]
 
 
-def check_names(models: dict[str, str]) -> None:
-    """ValueError unless there are models and their names can be folder names."""
+def check_names(models: dict[str, str], prefix: str = "models.") -> None:
+    """ValueError unless there are models and their names can be folder names. prefix: how the user wrote them."""
     if not models:
         raise ValueError("no models to evaluate; name some: models.baseline=RUN models.foresight=RUN.")
     for name in models:
         if name in RESERVED or not re.fullmatch(r"[\w.+-]+", name):
             raise ValueError(
-                f"models.{name}: choose a name of letters, digits, '_', '.', '+' and '-', none of {RESERVED}."
+                f"{prefix}{name}: choose a name of letters, digits, '_', '.', '+' and '-', none of {RESERVED}."
             )
 
 
@@ -104,19 +106,23 @@ def evaluate(
     models: dict[str, Contestant],
     processes: Processes,
     device: torch.device,
+    *,
+    allow_import: bool = False,
 ) -> Evaluation:
     """Generate what is missing, score everything. Every process calls it and gets the same scores.
 
+    Args:
+        allow_import: whether a detector may be a module of the user's.
     Raises:
         ValueError: settings that cannot be, a detector that is unknown or does not fit.
     """
     timeline = clip_timeline(horizon_frames, config.window_frames, config.stride_frames)
-    detectors = _build_detectors(config, device)
-    reader = None
+    detectors = build_detectors(config, device, allow_import=allow_import)
+    scenes = None
     if isinstance(held_out.dataset, Scenes):
-        scenes = held_out.dataset.config
-        reader = StateReader(scenes, max_sprites=scenes.num_sprites + 2)
-    protocol = Protocol(config, timeline, detectors, reader)
+        scenes = SceneRows(held_out.dataset.config, config.state_radius, config.state_patience)
+    clip_rule = f"clips starting every {config.stride_frames} frames, pooled over time"
+    protocol = Protocol(config, timeline, detectors, scenes, clip_rule)
     stores = _store_real_videos(config, held_out, processes)
     weights, speeds = {}, {}
     for name, contestant in models.items():
@@ -126,7 +132,9 @@ def evaluate(
         speed = _generate(config, held_out, horizon_frames, name, contestant, stores, processes, device)
         speeds[name] = _total_speed(processes.gather([speed]))
     processes.wait()
-    rows = _score(config, held_out, models, stores, protocol, timeline, processes, device)
+    cached = cached_detectors(config, detectors, device)
+    score = _Scorer(config, models, stores, protocol, scenes, cached, device)
+    rows = _score(config, held_out, score, timeline, processes)
     return Evaluation(config, held_out, horizon_frames, timeline, protocol, detectors, rows, weights, speeds)
 
 
@@ -144,15 +152,25 @@ def video_file(config: EvaluateConfig, row: str, index: int) -> Path:
     return Path(config.out) / "videos" / row / f"{index:04d}.mp4"
 
 
-def _build_detectors(config: EvaluateConfig, device: torch.device) -> dict[str, Detector]:
+def build_detectors(config: ScoringConfig, device: torch.device, *, allow_import: bool) -> dict[str, Detector]:
     """By label; two of one label would overwrite each other's numbers."""
+    if not config.detectors:
+        raise ValueError("detectors=[] names none; name one, as in detectors=[random3d].")
     detectors: dict[str, Detector] = {}
     for name in config.detectors:
-        detector = build_detector(name, config.window_frames, device=device, allow_import=config.allow_import)
+        detector = build_detector(name, config.window_frames, device=device, allow_import=allow_import)
         if detector.label in detectors:
             raise ValueError(f"detectors: {name!r} and another one are both labelled {detector.label}; choose one.")
         detectors[detector.label] = detector
     return detectors
+
+
+def cached_detectors(
+    config: ScoringConfig, detectors: dict[str, Detector], device: torch.device
+) -> dict[str, Detector]:
+    """The detectors that real videos are given to; the same where there is no cache."""
+    folder = config.feature_cache
+    return {label: d if folder is None else CachedDetector(d, folder, device) for label, d in detectors.items()}
 
 
 def _store(config: EvaluateConfig, row: str, settings: dict[str, Any]) -> ClipStore:
@@ -234,43 +252,81 @@ def _total_speed(speeds: list[Speed]) -> float | None:
     return frames / max(speed.seconds for speed in speeds) if frames else None
 
 
+class _Scorer:
+    """Scores of every row of one clip."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        models: dict[str, Contestant],
+        stores: dict[str, ClipStore],
+        protocol: Protocol,
+        scenes: SceneRows | None,
+        cached: dict[str, Detector],
+        device: torch.device,
+    ) -> None:
+        self._history_frames = config.history_frames
+        self._models = models
+        self._stores = stores
+        self._protocol = protocol
+        self._scenes = scenes
+        self._cached = cached
+        self._device = device
+        self._codecs = _codec_rows(models)
+
+    def kinds(self) -> dict[str, str]:
+        """Kind of every row, in the order of the table."""
+        kinds = dict.fromkeys(self._models, "model") | {COPY_ROW: "copy"}
+        if self._scenes is not None:
+            kinds |= {VELOCITY_ROW: "velocity", READER_ROW: "reader"}
+        return kinds | dict.fromkeys(self._codecs, "codec") | {REAL_ROW: "real"}
+
+    def other(self, clip: int) -> tuple[str, VideoScores]:
+        """A clip of another real video."""
+        video = self._stores[OTHERS].load(clip)
+        return REAL_ROW, self._protocol.score(clip, video, truth=None, detectors=self._cached)
+
+    def compared(self, clip: int) -> list[tuple[str, VideoScores]]:
+        """A true clip and everything that is compared with it."""
+        score, history = self._protocol.score, self._history_frames
+        truth = self._stores[TRUTH].load(clip)
+        found = [(TRUTH, score(clip, truth, truth=None, detectors=self._cached))]
+        found += [(name, score(clip, self._stores[name].load(clip), truth)) for name in self._models]
+        found.append((COPY_ROW, score(clip, copy_last_frame(truth, history), truth)))
+        if self._scenes is not None:
+            found.append((VELOCITY_ROW, self._scenes.constant_velocity(clip, truth, history)))
+            found.append((READER_ROW, self._scenes.reader_floor(clip, truth, history)))
+        for row, codec in self._codecs.items():
+            frames = reconstruct(codec, truth.frames, self._device)
+            found.append((row, score(clip, truth._replace(frames=frames), truth)))
+        return found
+
+
 def _score(
-    config: EvaluateConfig,
-    held_out: HeldOut,
-    models: dict[str, Contestant],
-    stores: dict[str, ClipStore],
-    protocol: Protocol,
-    timeline: Timeline,
-    processes: Processes,
-    device: torch.device,
+    config: EvaluateConfig, held_out: HeldOut, scorer: _Scorer, timeline: Timeline, processes: Processes
 ) -> list[RowScores]:
     """Scores of every row, models first, each in the order of the clips."""
-    codecs = _codec_rows(models)
     mine: list[tuple[str, VideoScores]] = []
     clips = range(max(len(held_out.compared), len(held_out.others)))[processes.rank :: processes.num_processes]
     for clip in tqdm(clips, desc="score", unit="clip", disable=not processes.is_main):
         if clip < len(held_out.others):
-            mine.append((REAL_ROW, protocol.score(clip, stores[OTHERS].load(clip), truth=None)))
-        if clip >= len(held_out.compared):
-            continue
-        truth = stores[TRUTH].load(clip)
-        mine.append((TRUTH, protocol.score(clip, truth, truth=None)))
-        mine += [(name, protocol.score(clip, stores[name].load(clip), truth)) for name in models]
-        mine.append((COPY_ROW, protocol.score(clip, copy_last_frame(truth, config.history_frames), truth)))
-        for row, codec in codecs.items():
-            frames = reconstruct(codec, truth.frames, device)
-            mine.append((row, protocol.score(clip, truth._replace(frames=frames), truth)))
-    by_row: dict[str, list[VideoScores]] = {}
-    for row, scores in processes.gather(mine):
-        by_row.setdefault(row, []).append(scores)
-    for scores in by_row.values():
-        scores.sort(key=lambda score: score.clip)
-    kinds = dict.fromkeys(models, "model") | {COPY_ROW: "copy"} | dict.fromkeys(codecs, "codec") | {REAL_ROW: "real"}
+            mine.append(scorer.other(clip))
+        if clip < len(held_out.compared):
+            mine += scorer.compared(clip)
+    by_row = scores_by_row(processes.gather(mine))
     return [
         RowScores(row, kind, by_row[row], by_row[TRUTH], timeline, config.ddof)
-        for row, kind in kinds.items()
+        for row, kind in scorer.kinds().items()
         if len(by_row.get(row, [])) >= 2
     ]
+
+
+def scores_by_row(scores: list[tuple[str, VideoScores]]) -> dict[str, list[VideoScores]]:
+    """Each row's scores in the order of its clips."""
+    by_row: dict[str, list[VideoScores]] = {}
+    for row, score in scores:
+        by_row.setdefault(row, []).append(score)
+    return {row: sorted(found, key=lambda score: score.clip) for row, found in by_row.items()}
 
 
 def _codec_rows(models: dict[str, Contestant]) -> dict[str, Codec]:

@@ -120,10 +120,10 @@ def _window_statement(
         verdict = judge(to_copy.windows[index].metrics[metric.key], metric)
         reference = copy.windows[index].metrics[metric.key].value if copy else math.nan
         against_copy = Verdict(verdict.outcome, f"{verdict.text} copying, {format_number(reference, metric.decimals)}")
-    training_end = result.clips.training_frames - result.clips.history_frames
+    trained = result.clips.training_frames
     return WindowStatement(
         frames=f"{window.first}–{window.last}",
-        beyond_training=window.first > training_end,
+        beyond_training=trained is not None and window.first > trained - result.clips.history_frames,
         metric=metric.title,
         value=format_number(value.value, metric.decimals) + (f" {metric.unit}" if metric.unit else ""),
         against_copy=against_copy,

@@ -30,9 +30,10 @@ class LatentStats(NamedTuple):
     std: Tensor
 
 
-def load_autoencoder(path: str | Path) -> ModelMixin:
+def load_autoencoder(path: str | Path, dtype: torch.dtype | None = None) -> ModelMixin:
     """The autoencoder in a local folder (config.json and weights), in the class its config names; nothing is fetched.
 
+    dtype: None = fp32, whatever the file's.
     Raises FileNotFoundError where the folder, config or weights are missing, ValueError for a class that isn't known.
     """
     folder = Path(path)
@@ -50,7 +51,9 @@ def load_autoencoder(path: str | Path) -> ModelMixin:
     if not any(folder.glob("diffusion_pytorch_model*.safetensors")):
         raise FileNotFoundError(f"codec folder '{folder}' has no weights diffusion_pytorch_model*.safetensors.")
     try:
-        return AUTOENCODERS[class_name].from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+        return AUTOENCODERS[class_name].from_pretrained(
+            str(folder), torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
+        )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"the weights in codec folder '{folder}' cannot be read: {error}") from error
 

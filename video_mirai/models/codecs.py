@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from video_mirai.models.autoencoders import (
     LatentStats,
@@ -70,11 +71,11 @@ def load_codec(path: str | Path) -> Codec:
     return DiffusersCodec.from_pretrained(path)
 
 
-class Codec(nn.Module, ABC):
+class Codec(ModelMixin, ABC):
     """Maps video (B, T, C, H, W) in [-1, 1] to latents (B, F, C_l, h, w) and back; frozen and deterministic.
 
     With temporal_factor 1, T = F. With k > 1 the first frame stands alone and every further latent frame covers k
-    frames: T = 1 + k (F - 1).
+    frames: T = 1 + k (F - 1). A ModelMixin, because only those can be parts of a diffusers pipeline.
     """
 
     latent_channels: int
@@ -96,6 +97,24 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def save_pretrained(self, path: str | Path) -> None:
         """Writes a folder that load_codec reads."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device_map: Any = None,
+        **unused: Any,
+    ) -> Codec:
+        """What save_pretrained wrote.
+
+        Args:
+            torch_dtype: of the autoencoder; the latents' statistics stay in fp32.
+            device_map: a device by its name; diffusers itself follows any other map.
+            unused: what else diffusers' pipelines hand to each of their parts.
+        """
 
     def decode_stream(self, chunks: Iterable[Tensor], memory: DecoderMemory | None = None) -> Iterator[Tensor]:
         """Decodes chunks of consecutive latent frames as they come; joined, they are what decode gives at once.
@@ -146,6 +165,7 @@ class PixelsCodec(Codec):
     def __init__(self) -> None:
         super().__init__()
         self.latent_channels, self.spatial_factor, self.temporal_factor = 3, 1, 1
+        self.register_buffer("placement", torch.empty(0), persistent=False)  # a module without a tensor has no device
 
     def encode(self, video: Tensor) -> Tensor:
         self.check_video(video)
@@ -161,6 +181,17 @@ class PixelsCodec(Codec):
     def save_pretrained(self, path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         (Path(path) / CODEC_FILE).write_text(json.dumps({"kind": "pixels"}) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device_map: Any = None,
+        **unused: Any,
+    ) -> PixelsCodec:
+        return cls().to(device_map) if isinstance(device_map, str) else cls()
 
 
 class DiffusersCodec(Codec):
@@ -185,10 +216,18 @@ class DiffusersCodec(Codec):
         self.register_buffer("std", stats.std.clone())
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> DiffusersCodec:
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device_map: Any = None,
+        **unused: Any,
+    ) -> DiffusersCodec:
         """Loads a local folder, as load_autoencoder and read_latent_stats say; their errors."""
-        autoencoder = load_autoencoder(path)
-        return cls(autoencoder, read_latent_stats(path, autoencoder))
+        autoencoder = load_autoencoder(path, torch_dtype)
+        codec = cls(autoencoder, read_latent_stats(path, autoencoder))
+        return codec.to(device_map) if isinstance(device_map, str) else codec
 
     def save_pretrained(self, path: str | Path) -> None:
         save_autoencoder(self.autoencoder, path)

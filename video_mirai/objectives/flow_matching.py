@@ -11,8 +11,7 @@ from video_mirai.flow.history import noise_history, sample_history_sigmas
 from video_mirai.flow.path import interpolate, velocity_target
 from video_mirai.flow.schedule import SigmaSampling, sample_sigmas
 from video_mirai.models.causal_dit import CausalVideoDiT
-from video_mirai.models.predictor import ForesightPredictor
-from video_mirai.objectives.foresight import ForesightConfig, ForesightTargets, foresight_loss
+from video_mirai.objectives.foresight import ForesightConfig, ForesightTargets, supervise
 from video_mirai.ops.masks import chunk_causal_mask, teacher_forcing_mask
 
 
@@ -27,6 +26,8 @@ class ObjectiveConfig:
         window_frames: history frames a chunk may attend to; None = all.
         loss_weighting: "velocity" (1) or "data" (sigma^2: the error of the data it points at).
         history_sigma_max: teacher forcing noises its history up to this level, and tells the model.
+        context_dropout: share of the clips that train without their context (zeros in its place), which guidance on
+            the context needs; 0.1 is usual.
     """
 
     kind: str = "teacher_forcing"
@@ -36,6 +37,7 @@ class ObjectiveConfig:
     loss_weighting: str = "velocity"
     sigma: SigmaSampling = field(default_factory=SigmaSampling)
     history_sigma_max: float = 0.0
+    context_dropout: float = 0.0
 
 
 class Arrangement(NamedTuple):
@@ -62,12 +64,15 @@ class Objective(nn.Module):
         self,
         student: CausalVideoDiT,
         config: ObjectiveConfig,
-        predictor: ForesightPredictor | None = None,
+        predictor: nn.ModuleDict | None = None,
         foresight: ForesightConfig | None = None,
     ) -> None:
+        """predictor: {supervised layer of the student: ForesightPredictor}, of a foresight config's layers."""
         super().__init__()
         if config.kind not in ARRANGEMENTS:
             raise ValueError(f"unknown objective {config.kind!r}; known: {', '.join(ARRANGEMENTS)}.")
+        if not 0 <= config.context_dropout < 1:
+            raise ValueError(f"context_dropout={config.context_dropout} must lie in [0, 1).")
         if config.loss_weighting not in LOSS_WEIGHTINGS:
             raise ValueError(f"unknown loss_weighting {config.loss_weighting!r}; known: {', '.join(LOSS_WEIGHTINGS)}.")
         self.student = student
@@ -90,8 +95,10 @@ class Objective(nn.Module):
             foresight: the teacher's targets; needed when there is a predictor.
 
         Returns:
-            {"total": to minimise, "flow": ..., "foresight": ... with a predictor}, scalars.
+            {"total": to minimise, "flow": ..., "foresight": ... with a predictor}, scalars; parts unweighted.
         """
+        if context is not None and self.config.context_dropout:
+            context = drop_contexts(context, self.config.context_dropout, generator)
         sigmas, error, hidden = self._denoise(latents, context, generator)
         weights = LOSS_WEIGHTINGS[self.config.loss_weighting](sigmas)
         flow = (weights * error).mean()
@@ -99,10 +106,13 @@ class Objective(nn.Module):
             return {"total": flow, "flow": flow.detach()}
         if foresight is None:
             raise ValueError("this objective has a predictor: give it the teacher's targets.")
-        rows, columns = self.student.grid(*latents.shape[-2:])
-        predicted = self.predictor(hidden[self.foresight.student_layer], self.config.chunk_frames, rows, columns)
-        loss = foresight_loss(predicted, foresight)
-        return {"total": flow + self.foresight.weight * loss, "flow": flow.detach(), "foresight": loss.detach()}
+        chunk_frames = self.config.chunk_frames
+        if self.foresight.tap == "clean":  # the last chunk has no clean copy
+            foresight = foresight.first_chunks(latents.shape[1] // chunk_frames - 1)
+        chunk_shape = (chunk_frames, *self.student.grid(*latents.shape[-2:]))
+        loss = supervise(self.predictor, hidden, foresight, self.foresight, chunk_shape)
+        weight = self.foresight.weight * foresight.scale
+        return {"total": flow + weight * loss, "flow": flow.detach(), "foresight": loss.detach()}
 
     @torch.no_grad()
     def diagnose(self, latents: Tensor, context: Tensor | None, generator: torch.Generator) -> Diagnosis:
@@ -113,7 +123,7 @@ class Objective(nn.Module):
     def _denoise(
         self, latents: Tensor, context: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
-        """Sigmas and mean squared velocity error per target frame, (B, F) each, and the targets' captured states."""
+        """Sigmas and mean squared velocity error per target frame, (B, F) each, and the tapped states by layer."""
         frames = latents.shape[1]
         chunk_sigmas = sample_sigmas((len(latents), frames // self.config.chunk_frames), self.config.sigma, generator)
         # Below its floor a data prediction can't be told from its input.
@@ -125,15 +135,22 @@ class Objective(nn.Module):
         if context is not None and context.ndim == 4:  # one per frame: the history's frames have theirs too
             context = torch.cat([context[:, : given.history_frames], context], dim=1)
 
-        capture = () if self.foresight is None else (self.foresight.student_layer,)
+        capture = () if self.foresight is None else self.foresight.layers(self.student.config.num_layers)
         output = self.student(
             given.frames, given.sigmas, context, mask=given.mask, positions=given.positions, capture=capture
         )
         velocity = output.velocity[:, given.history_frames :].float()
         error = (velocity - velocity_target(latents, noise)).square().mean(dim=(2, 3, 4))
         history_tokens = given.history_frames * tokens
-        hidden = {layer: states[:, history_tokens:] for layer, states in output.hidden.items()}
-        return sigmas, error, hidden
+        is_clean_tap = self.foresight is not None and self.foresight.tap == "clean"
+        tapped = slice(None, history_tokens) if is_clean_tap else slice(history_tokens, None)
+        return sigmas, error, {layer: states[:, tapped] for layer, states in output.hidden.items()}
+
+
+def drop_contexts(context: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """(B, ...) with the whole context of some clips set to zero (Ho and Salimans 2022, arXiv 2207.12598, alg. 1)."""
+    kept = torch.rand(len(context), generator=generator, device=generator.device) >= probability
+    return context * kept.to(context).view(-1, *[1] * (context.ndim - 1))
 
 
 def teacher_forcing(

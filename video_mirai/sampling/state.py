@@ -66,6 +66,7 @@ def save_state(
         "sink_frames": cache.sink_frames,
         "window_frames": cache.capacity_frames - cache.sink_frames,
         "one_generator": isinstance(generator, torch.Generator),
+        "noise_on_cpu": generators[0].device.type == "cpu",
         "decoder_marks": decoder.marks() if decoder is not None else [],
     }
     if decoder is not None:
@@ -92,6 +93,7 @@ def load_state(path: str | Path, model: CausalVideoDiT) -> SavedRollout:
         raise ValueError(f"{path} is no saved rollout state of this version ({FORMAT!r}).")
     sizes = json.loads(metadata["sizes"])
     one_generator, decoder_marks = sizes.pop("one_generator"), sizes.pop("decoder_marks")
+    noise_device = torch.device("cpu") if sizes.pop("noise_on_cpu") else model.device
     cache = KVCache.allocate(model, **sizes, dtype=tensors["cache.values.0"].dtype)
     cache.load_state_dict(_with_prefix(tensors, "cache."))
     pending = None
@@ -101,7 +103,7 @@ def load_state(path: str | Path, model: CausalVideoDiT) -> SavedRollout:
             tensors["pending.latents"].to(model.device), None if context is None else context.to(model.device)
         )
     saved = _with_prefix(tensors, "generator.")
-    generators = [torch.Generator(model.device) for _ in saved]
+    generators = [torch.Generator(noise_device) for _ in saved]
     for number, generator in enumerate(generators):
         generator.set_state(saved[str(number)])
     decoder = DecoderMemory()

@@ -153,14 +153,14 @@ class ChunkStream:
             raise NonFiniteLatents(self._frames_generated + int(is_finite.logical_not().nonzero()[0]))
 
     def _noise(self, shape: Sequence[int]) -> Tensor:
-        device, dtype = self._model.device, torch.float32
+        """Drawn on the generator's own device, so that a CPU generator gives every device the same noise."""
+
+        def draw(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+            return torch.randn(shape, generator=generator, device=generator.device).to(self._model.device)
+
         if isinstance(self._generator, torch.Generator):
-            return torch.randn(tuple(shape), generator=self._generator, device=device, dtype=dtype)
-        rows = [
-            torch.randn(tuple(shape[1:]), generator=generator, device=device, dtype=dtype)
-            for generator in self._generator
-        ]
-        return torch.stack(rows)
+            return draw(self._generator, tuple(shape))
+        return torch.stack([draw(generator, tuple(shape[1:])) for generator in self._generator])
 
 
 class ChunkContext:

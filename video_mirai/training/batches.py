@@ -65,3 +65,16 @@ def count_frames(batch: VideoBatch) -> int:
     """Frames in a batch, of video or, where it is encoded already, of latents."""
     clips = batch["latents"] if "latents" in batch else batch["video"]
     return clips.shape[0] * clips.shape[1]
+
+
+def check_batch_size(batch_size: int, num_processes: int, gradient_accumulation: int, clips_needed: int) -> None:
+    """ValueError unless a batch splits evenly, with at least `clips_needed` clips in each part."""
+    parts = num_processes * gradient_accumulation
+    split = f"{num_processes} processes x {gradient_accumulation} accumulation steps"
+    if batch_size % parts:
+        raise ValueError(f"train.batch_size={batch_size} does not divide into {split}.")
+    if batch_size // parts < clips_needed:
+        raise ValueError(
+            f"train.batch_size={batch_size} over {split} leaves {batch_size // parts} clip at a time; "
+            f"foresight.shuffle_future takes the future of another one and needs {clips_needed}."
+        )

@@ -1,4 +1,7 @@
-"""Whether the parts of a run fit together: everything about sizes that can be wrong before the first step."""
+"""Whether the parts of a run fit together: everything about sizes that can be wrong before the first step.
+
+Foresight has its own: `foresight_checks`.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +9,7 @@ import torch
 
 from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.causal_dit import CausalVideoDiT
-from video_mirai.objectives.flow_matching import Objective
+from video_mirai.objectives.flow_matching import Objective, ObjectiveConfig
 from video_mirai.ops.attention import check_backend
 from video_mirai.sampling.rollout import RolloutSettings
 
@@ -21,14 +24,8 @@ class LatentShape(NamedTuple):
     context_tokens: int
 
 
-def check_fit(
-    objective: Objective,
-    teacher: CausalVideoDiT | None,
-    rollout: RolloutSettings,
-    shape: LatentShape,
-    device: torch.device,
-) -> None:
-    """Objective and teacher may be on the meta device; `device` is the one that trains.
+def check_fit(objective: Objective, rollout: RolloutSettings, shape: LatentShape, device: torch.device) -> None:
+    """The objective may be on the meta device; `device` is the one that trains.
 
     Raises:
         ValueError: names the settings that do not fit.
@@ -54,15 +51,15 @@ def check_fit(
         )
     objective.student.tokens_per_frame(shape.height, shape.width)
     if masked:
-        _check_rollout(rollout, objective, frames)
-    if teacher is not None:
-        check_backend(teacher.config.attention_backend, device, masked=False, backward=False)
-        _check_foresight(objective, teacher, shape)
+        check_rollout(rollout, settings, objective.student, frames)
 
 
-def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) -> None:
-    """Nothing may be generated in a way that was not trained."""
-    settings, student = objective.config, objective.student
+def check_rollout(rollout: RolloutSettings, settings: ObjectiveConfig, student: CausalVideoDiT, frames: int) -> None:
+    """Nothing may be generated in a way that was not trained; frames: latent frames of a training clip.
+
+    Raises:
+        ValueError: names the setting that goes beyond the training.
+    """
     chunk = settings.chunk_frames
     if rollout.chunk_frames != chunk:
         raise ValueError(f"rollout.chunk_frames={rollout.chunk_frames}, but the objective trains chunks of {chunk}.")
@@ -91,37 +88,4 @@ def _check_rollout(rollout: RolloutSettings, objective: Objective, frames: int) 
         raise ValueError(
             f"rollout.num_steps={rollout.num_steps} with shift {rollout.shift:g} ends at sigma {last_sigma:.3g}, below "
             f"the model's sigma_floor={student.config.sigma_floor}; take fewer steps."
-        )
-
-
-def _check_foresight(objective: Objective, teacher: CausalVideoDiT, shape: LatentShape) -> None:
-    foresight, student = objective.foresight, objective.student
-    assert foresight is not None
-    if teacher.config.in_channels != shape.channels:
-        raise ValueError(
-            f"the teacher reads latents of {teacher.config.in_channels} channels, these have {shape.channels}."
-        )
-    grids = [network.tokens_per_frame(shape.height, shape.width) for network in (teacher, student)]
-    if grids[0] != grids[1]:
-        raise ValueError(
-            f"token grids do not match: the teacher gives {grids[0]} tokens per frame, the student {grids[1]}; "
-            f"give both the same patch_size."
-        )
-    for name, layer, layers in (
-        ("foresight.student_layer", foresight.student_layer, student.config.num_layers),
-        ("foresight.teacher.layer", foresight.teacher.layer, teacher.config.num_layers),
-    ):
-        if not 1 <= layer <= layers:
-            raise ValueError(f"{name}={layer}: its layers go from 1 to {layers}.")
-    if (teacher.config.text_dim is None) != (shape.context_tokens == 0):
-        raise ValueError(
-            f"the teacher has text_dim={teacher.config.text_dim}, but clips come "
-            f"{'without' if shape.context_tokens == 0 else 'with'} context."
-        )
-    num_chunks = shape.frames // objective.config.chunk_frames
-    if len(set(foresight.window)) < len(foresight.window):
-        raise ValueError(f"foresight.window={foresight.window} names an offset twice.")
-    if not foresight.window or max(foresight.window) >= num_chunks or min(foresight.window) < 0:
-        raise ValueError(
-            f"foresight.window={foresight.window} is longer than the clip: offsets go from 0 to {num_chunks - 1}."
         )

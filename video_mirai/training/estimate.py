@@ -9,17 +9,30 @@ width D, feed-forward width M, and per clip S tokens in F frames and L context t
     + S x 2 D P (in + out)                            patch embedding and output layer, P pixels a patch
     + F x [ 2 D f + 2 D^2 + 12 D^2 ]                  noise-level embedding, f frequencies
 
-Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted.
+Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted. In a rollout
+the S tokens of a chunk attend to the cached ones too: scores and mix are then 4 D (S + cached). What a pass makes of
+the context alone, 4 D^2 L a layer and its embedding, is kept for as long as the context stays.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from video_mirai.flow.schedule import denoising_sigmas
+from video_mirai.models.cache import KVCache
 from video_mirai.models.causal_dit import CausalVideoDiT
+from video_mirai.models.codecs import Codec
+from video_mirai.models.pixel_teachers import PixelTeacher
+from video_mirai.models.predictor import PredictorBlock
+from video_mirai.models.teachers import AverageTeacher, DiTTeacher, TeacherEncoder
 from video_mirai.objectives.flow_matching import Objective
+from video_mirai.sampling.guidance import guidance_views
+from video_mirai.sampling.rollout import PRECISIONS, RolloutSettings
+from video_mirai.sampling.solvers import SOLVERS
 from video_mirai.training.trainer import TrainConfig
 
 
@@ -60,23 +73,102 @@ class StepEstimate(NamedTuple):
         return self.student_flops + self.predictor_flops + self.teacher_flops
 
 
-def forward_flops(size: TransformerSize, tokens: int, frames: int, context_tokens: int = 0) -> float:
+class RolloutCost(NamedTuple):
+    """Of generating one video whose window is full; bytes of its KV cache."""
+
+    flops_per_frame: float
+    cache_bytes: int
+
+
+def forward_flops(
+    size: TransformerSize,
+    tokens: int,
+    frames: int,
+    context_tokens: int = 0,
+    *,
+    cached_tokens: int = 0,
+    context_is_kept: bool = False,
+) -> float:
     """Of one clip through one forward pass; the formula at the top of this file."""
     width = size.width
-    per_token = 8 * width**2 + 4 * width * tokens + 4 * width * size.ffn_width
+    per_token = 8 * width**2 + 4 * width * (tokens + cached_tokens) + 4 * width * size.ffn_width
     flops = float(size.num_layers * tokens * per_token)
     if size.text_dim:
-        cross = tokens * (4 * width**2 + 4 * width * context_tokens) + 4 * width**2 * context_tokens
+        flops += size.num_layers * tokens * (4 * width**2 + 4 * width * context_tokens)
+    if size.text_dim and not context_is_kept:
         text_embedder = context_tokens * 2 * (size.text_dim * width + width**2)
-        flops += size.num_layers * cross + text_embedder
+        flops += size.num_layers * 4 * width**2 * context_tokens + text_embedder
     flops += tokens * 2 * width * (size.patch_inputs + size.patch_outputs)
     return flops + frames * (2 * width * size.frequencies + 14 * width**2)
 
 
-def predictor_flops(width: int, teacher_width: int, num_blocks: int, tokens: int, chunk_tokens: int) -> float:
-    """Of one clip through the foresight predictor: attention inside chunks, feed-forward x4, linear map."""
-    per_block = 8 * width**2 + 4 * width * chunk_tokens + 16 * width**2
-    return float(tokens * (num_blocks * per_block + 2 * width * teacher_width))
+def predictor_flops(predictors: nn.Module, tokens: int, chunk_tokens: int) -> float:
+    """Of one clip through the foresight predictors: every linear map for every token, attention inside chunks."""
+    per_token = 0
+    for module in predictors.modules():
+        if isinstance(module, nn.Linear):
+            per_token += 2 * module.in_features * module.out_features
+        elif isinstance(module, PredictorBlock):
+            per_token += 4 * module.to_out.in_features * chunk_tokens
+    return float(tokens * per_token)
+
+
+def teacher_flops(teacher: TeacherEncoder, clip: ClipSize, codec: Codec) -> float:
+    """Of one clip through the teacher once; an encoder's are counted by torch, so it has to be on the meta device."""
+    if isinstance(teacher, DiTTeacher):
+        tokens = clip.frames * clip.tokens_per_frame
+        return forward_flops(size_of(teacher.network), tokens, clip.frames, clip.context_tokens)
+    assert isinstance(teacher, PixelTeacher)
+    size = teacher.image_size
+    video = torch.zeros(1, codec.num_pixel_frames(clip.frames), 3, size, size, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        teacher.read(video)
+    return float(counter.get_total_flops())
+
+
+def teacher_parameters(teacher: TeacherEncoder | None) -> int:
+    """That it holds; the student's average holds its own already."""
+    return 0 if teacher is None or isinstance(teacher, AverageTeacher) else count_parameters(teacher.network)
+
+
+def rollout_cost(
+    model: CausalVideoDiT, settings: RolloutSettings, tokens_per_frame: int, context_tokens: int
+) -> RolloutCost:
+    """Of a model, which may be on the meta device; its context stays the same."""
+    chunk, views = settings.chunk_frames, len(guidance_views(settings.guidance, settings.history_sigma))
+    cache = KVCache.allocate(
+        model,
+        views,
+        tokens_per_frame,
+        settings.sink_frames,
+        settings.window_frames,
+        room_frames=chunk,
+        dtype=PRECISIONS[settings.precision],
+    )
+    one_pass = forward_flops(
+        size_of(model),
+        chunk * tokens_per_frame,
+        chunk,
+        context_tokens,
+        cached_tokens=cache.capacity_frames * tokens_per_frame,
+        context_is_kept=True,
+    )
+    passes = denoising_passes(settings) + 1  # and one that commits, fused with another or not
+    return RolloutCost(views * passes * one_pass / chunk, cache.num_bytes)
+
+
+def denoising_passes(settings: RolloutSettings) -> int:
+    """Forward passes that the solver makes for one chunk."""
+    passes = 0
+
+    def velocity_of(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal passes
+        passes += 1
+        return x
+
+    frame = torch.zeros(1, 1, 1, 1, 1)
+    SOLVERS[settings.solver](velocity_of, frame, denoising_sigmas(settings.num_steps, settings.shift))
+    return passes
 
 
 def state_bytes(student: int, predictor: int, teacher: int, codec: int, muon: int) -> int:
@@ -98,8 +190,8 @@ def activation_bytes(size: TransformerSize, clips: int, tokens: int, bytes_per_n
 
 def estimate_step(
     objective: Objective,
-    teacher: CausalVideoDiT | None,
-    codec: nn.Module,
+    teacher: TeacherEncoder | None,
+    codec: Codec,
     train: TrainConfig,
     clip: ClipSize,
     num_processes: int,
@@ -110,18 +202,16 @@ def estimate_step(
     frames = clip.frames + history
     student = size_of(objective.student)
     tokens = frames * clip.tokens_per_frame
-    predictor = 0.0
+    predictor, from_teacher = 0.0, 0.0
     if objective.predictor is not None:
-        blocks, out = len(objective.predictor.blocks), objective.predictor.proj_out.out_features
-        target_tokens = clip.frames * clip.tokens_per_frame
+        chunk_tokens = settings.chunk_frames * clip.tokens_per_frame
         predictor = predictor_flops(
-            student.width, out, blocks, target_tokens, settings.chunk_frames * clip.tokens_per_frame
+            objective.predictor, _tapped_frames(objective, clip) * clip.tokens_per_frame, chunk_tokens
         )
-    teacher_flops = 0.0
-    if teacher is not None:
-        teacher_flops = forward_flops(
-            size_of(teacher), clip.frames * clip.tokens_per_frame, clip.frames, clip.context_tokens
-        )
+    if teacher is not None and objective.foresight is not None:
+        # The control reads a clip of its own for every chunk.
+        passes = clip.frames // settings.chunk_frames if objective.foresight.shuffle_future else 1
+        from_teacher = passes * teacher_flops(teacher, clip, codec)
     muon = 0
     if train.optimizer.kind == "muon":
         muon = sum(weight.numel() for weight in objective.student.blocks.parameters() if weight.ndim == 2)
@@ -130,11 +220,11 @@ def estimate_step(
         tokens=train.batch_size * tokens,
         student_flops=3 * train.batch_size * forward_flops(student, tokens, frames, clip.context_tokens),
         predictor_flops=3 * train.batch_size * predictor,
-        teacher_flops=train.batch_size * teacher_flops,
+        teacher_flops=train.batch_size * from_teacher,
         state_bytes=state_bytes(
             count_parameters(objective.student),
             count_parameters(objective.predictor),
-            count_parameters(teacher),
+            teacher_parameters(teacher),
             count_parameters(codec),
             muon,
         ),
@@ -142,6 +232,12 @@ def estimate_step(
             student, clips_at_once, tokens, 2 if train.precision == "bf16" else 4, train.gradient_checkpointing
         ),
     )
+
+
+def _tapped_frames(objective: Objective, clip: ClipSize) -> int:
+    """Frames whose states the predictor reads; the last chunk has no clean copy."""
+    is_clean = objective.foresight is not None and objective.foresight.tap == "clean"
+    return clip.frames - objective.config.chunk_frames * is_clean
 
 
 def size_of(model: CausalVideoDiT) -> TransformerSize:

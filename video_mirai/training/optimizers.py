@@ -1,6 +1,5 @@
 """Which optimiser moves which weight, how the learning rate goes, and how gradients are clipped."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from video_mirai.ops.ramps import decay_factor
 
 PREDICTOR_PREFIX = "predictor."
 HIDDEN_PREFIX = "student.blocks."
@@ -91,18 +92,9 @@ def schedule_factor(config: ScheduleConfig, num_steps: int) -> Callable[[int], f
     def factor(step: int) -> float:
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)
-        decay_steps = max(1, num_steps - config.warmup_steps)
-        progress = min(1.0, (step - config.warmup_steps) / decay_steps)
-        return config.final_fraction + (1 - config.final_fraction) * DECAYS[config.decay](progress)
+        return decay_factor(config.decay, config.final_fraction, step, config.warmup_steps, num_steps)
 
     return factor
-
-
-DECAYS: dict[str, Callable[[float], float]] = {
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1.0 - progress,
-    "constant": lambda progress: 1.0,
-}
 
 
 def clip_gradients(objective: nn.Module, max_norm: float) -> dict[str, Tensor]:

@@ -1,16 +1,45 @@
-"""Where a run's numbers go: metrics.jsonl, the tracker, and the progress bar."""
+"""Where a run's numbers go: metrics.jsonl, the tracker, and the progress bar; and how it was started: starts.jsonl."""
 
 import json
 import os
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 from tqdm import tqdm
 
+import video_mirai
 from video_mirai.training.integrity import sync_file
 
 METRICS_FILE = "metrics.jsonl"
+STARTS_FILE = "starts.jsonl"
+
+
+class Start(NamedTuple):
+    """One start or resume of a training; video_mirai, torch: versions."""
+
+    step: int
+    command: str
+    processes: int
+    video_mirai: str
+    torch: str
+
+
+def record_start(run_dir: Path, step: int, words: Sequence[str], processes: int) -> None:
+    """Append how this process was called (sys.argv) to the run's starts."""
+    start = Start(step, shlex.join(["python", *words]), processes, video_mirai.__version__, torch.__version__)
+    with (run_dir / STARTS_FILE).open("a") as stream:
+        stream.write(json.dumps(start._asdict()) + "\n")
+
+
+def read_starts(run_dir: Path) -> list[Start]:
+    """Every start of a run, in order; none where none were recorded."""
+    path = run_dir / STARTS_FILE
+    return [Start(**entry) for entry in _whole_lines(path)] if path.is_file() else []
 
 
 class RunLog:
@@ -55,7 +84,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     path = Path(run_dir) / METRICS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; is {run_dir} a run folder?")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(_whole_lines(path))
 
 
 def progress_bar(accelerator: Accelerator, num_steps: int, start_step: int) -> tqdm:
@@ -76,14 +105,16 @@ def _drop_after(path: Path, last_step: int) -> None:
     """Keep the lines up to a step; a half-written last line goes too."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if entry["step"] <= last_step:
-            kept.append(line + "\n")
+    kept = [json.dumps(entry) + "\n" for entry in _whole_lines(path) if entry["step"] <= last_step]
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text("".join(kept))
     unfinished.replace(path)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Of a JSON lines file, up to one that a kill left half-written."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

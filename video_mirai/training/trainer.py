@@ -20,7 +20,7 @@ from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightSource
 from video_mirai.training import checkpoint
-from video_mirai.training.batches import ClipSet, count_frames, encode_batch, split_batch
+from video_mirai.training.batches import ClipSet, check_batch_size, count_frames, encode_batch, split_batch
 from video_mirai.training.ema import EMAConfig, ema_weights, make_ema
 from video_mirai.training.optimizers import (
     OptimizerConfig,
@@ -96,7 +96,7 @@ def start_accelerator(config: TrainConfig, run_dir: Path) -> Accelerator:
 
 
 class Trainer:
-    """Trains an Objective. Codec and foresight source stay outside what Accelerate wraps, and never change.
+    """Trains an Objective. Codec and foresight source stay outside what Accelerate wraps; nothing trains them.
 
     Args:
         objective: student and, with foresight, predictor, in fp32.
@@ -121,7 +121,8 @@ class Trainer:
         foresight: ForesightSource | None = None,
         validator: Validator | None = None,
     ) -> None:
-        _check_batch(config, accelerator.num_processes)
+        parts = (accelerator.num_processes, config.gradient_accumulation)
+        check_batch_size(config.batch_size, *parts, 1 if foresight is None else foresight.clips_needed)
         self.config = config
         self.accelerator = accelerator
         self.codec = codec
@@ -145,6 +146,8 @@ class Trainer:
         self.schedulers = make_schedulers(self.optimizers, config.schedule, config.num_steps)
         self._prepared, *_ = accelerator.prepare(objective, *self.optimizers.values())
         self.ema = make_ema(objective.student, config.ema)
+        if foresight is not None:
+            foresight.follow(dict(zip(self._student_names(), self.ema.shadow_params, strict=True)))
 
     def fit(self, num_steps: int) -> bool:
         """Train until step `num_steps`, counted from the start of the run, not from a resume.
@@ -276,8 +279,12 @@ class Trainer:
         totals: dict[str, Tensor] = {}
         for index, part in enumerate(split_batch(batch, parts)):
             latents, context = encode_batch(part, self.codec, self.accelerator.device)
-            with self.accelerator.autocast():
-                targets = self.foresight.targets(latents, context) if self.foresight is not None else None
+            targets = None
+            if self.foresight is not None:
+                reads_video = self.foresight.teacher.reads_pixels and "video" in part
+                video = part["video"].to(latents.device) if reads_video else None
+                with self.accelerator.autocast():
+                    targets = self.foresight.targets(latents, context, video, self.step)
             is_last = index + 1 == parts
             with nullcontext() if is_last else self.accelerator.no_sync(self._prepared):
                 terms = self._prepared(latents, context, self.generators["noise"], targets)
@@ -371,11 +378,3 @@ class _Stopwatch:
         now = time.perf_counter()
         elapsed, self._start = now - self._start, now
         return elapsed
-
-
-def _check_batch(config: TrainConfig, num_processes: int) -> None:
-    if config.batch_size % (num_processes * config.gradient_accumulation):
-        raise ValueError(
-            f"train.batch_size={config.batch_size} does not divide into {num_processes} processes x "
-            f"{config.gradient_accumulation} accumulation steps."
-        )

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from text_encoding import TextEncoder
 from video_mirai.data.captions import folder_label
 from video_mirai.data.clip_context import ACTIONS_SUFFIX, ActionContext
 from video_mirai.data.latent_header import CONTEXT, LATENTS, TIMES, LatentHeader
@@ -21,6 +20,7 @@ from video_mirai.data.video_folder import clip_indices, count_starts, piece_time
 from video_mirai.data.video_list import VideoFile
 from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, fit_frames, open_video
 from video_mirai.models.codecs import Codec, load_codec
+from video_mirai.models.text_encoder import TextEncoder
 
 FRAMES_PER_PART = 256  # encoded at a time, where the codec works frame by frame
 PIXELS_PER_READ = 2**24  # decoded or encoded at a time, so that memory grows neither with the video nor with its size

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from _texts import ScheduledText, TextFormat
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -15,14 +17,18 @@ if TYPE_CHECKING:
 
     from video_mirai.build import LoadedRun
 
-CLASS, ACTIONS = "class", "actions"
+CLASS, ACTIONS, TEXT = "class", "actions", "text"
 
 
 class Steering(NamedTuple):
-    """What the command line says: one class for all frames, or a file with a line for every generated frame."""
+    """What the command line says, at most one of: a class for all frames, a file with a line for every generated frame,
+    texts with the frame that each begins at.
+    """
 
     label: str | None
     actions: Path | None
+    texts: list[ScheduledText]
+    text_encoder: Path | None
 
 
 class ContextKind(NamedTuple):
@@ -30,6 +36,7 @@ class ContextKind(NamedTuple):
 
     kind: str
     names: tuple[str, ...]
+    text: TextFormat | None = None
 
 
 class FrameContexts:
@@ -73,6 +80,7 @@ class FrameContexts:
 def context_kind(run: LoadedRun, split: str) -> ContextKind:
     """What the run's model was trained with; classes, and actions in latents, are read from its data."""
     from video_mirai.build import build_data_set
+    from video_mirai.data.latent_header import CONTEXT
     from video_mirai.data.latent_shards import LatentShards
     from video_mirai.data.video_folder import VideoFolder
 
@@ -88,13 +96,21 @@ def context_kind(run: LoadedRun, split: str) -> ContextKind:
     assert isinstance(data, LatentShards)
     if data.context == ACTIONS:
         return ContextKind(ACTIONS, tuple(data.samples[0].header.context_from.split(",")))
-    return ContextKind(data.context, data.class_names)
+    text = None
+    if data.context == TEXT:
+        header = data.samples[0].header
+        text = TextFormat(header.arrays[CONTEXT].shape[0], header.context_from)
+    return ContextKind(data.context, data.class_names, text)
 
 
 def check_steering(kind: ContextKind, steering: Steering, num_frames: int) -> None:
     """ValueError where the command line asks for what the model cannot do."""
-    if steering.label is not None and steering.actions is not None:
-        raise ValueError("--class and --actions are both given; choose one.")
+    if sum((steering.label is not None, steering.actions is not None, bool(steering.texts))) > 1:
+        raise ValueError("of --class, --actions and --text more than one is given; choose one.")
+    if steering.texts and kind.text is None:
+        raise ValueError(f"--text: this model's context is {kind.kind!r}.")
+    if bool(steering.texts) != (steering.text_encoder is not None):
+        raise ValueError("--text and --text-encoder go together.")
     if steering.label is not None:
         if kind.kind != CLASS:
             raise ValueError(f"--class {steering.label}: this model's context is {kind.kind!r}.")
@@ -144,10 +160,14 @@ def steer(
 
 def _advice(kind: ContextKind, num_known: int, num_frames: int) -> str:
     names = f" ({', '.join(kind.names)})" if kind.names else ""
-    options = {CLASS: "give --class NAME or --actions FILE", ACTIONS: "give --actions FILE"}
+    options = {
+        CLASS: "give --class NAME or --actions FILE",
+        ACTIONS: "give --actions FILE",
+        TEXT: "give --text and --text-encoder",
+    }
     return (
         f"this model's context is {kind.kind!r}{names}, and the history knows it for {max(0, num_known)} of the "
-        f"{num_frames} frames to come; {options.get(kind.kind, 'use --history dataset')}."
+        f"{num_frames} frames to come; {options[kind.kind]}."
     )
 
 

@@ -13,12 +13,15 @@ from _cli import INTERRUPTED, log_to_stderr, make_parser, parse_device, run_scri
 from _histories import DATA_SET, NOTHING, History, Request, list_sources, read_history
 from _outputs import COMPARE, GRID, SINGLE, STDOUT, Job, Layout, own_stdout, plan_jobs
 from _steering import ACTIONS, ContextKind, Steering, check_steering, context_kind, steer
+from _texts import TextContexts, encode_schedule, parse_schedule
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from video_mirai.build import LoadedRun
     from video_mirai.sampling.rollout import RolloutSettings
+    from video_mirai.sampling.stream import ContextFn
     from video_mirai.training.signals import StopSignals
 
 DESCRIPTION = """Continue videos, pictures or nothing with a trained model, for any number of frames.
@@ -32,7 +35,10 @@ EXAMPLE = """python scripts/rollout.py --checkpoint runs/doom --history clip.mp4
 
 
 class Session(NamedTuple):
-    """What is the same for all files. is_main: whether this process shows its progress."""
+    """What is the same for all files.
+
+    texts: (first frame, embedding (1, L, D)); is_main: whether this process shows its progress.
+    """
 
     run: "LoadedRun"
     settings: "RolloutSettings"
@@ -40,6 +46,7 @@ class Session(NamedTuple):
     request: Request
     kind: ContextKind
     steering: Steering
+    texts: "list[tuple[int, Tensor]]"
     stdout: FileIO | None
     is_main: bool
 
@@ -90,6 +97,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--history-frames", type=int, help="frames of history (default: as in the run's validation; 1 for a picture)")
     add("--class", dest="label", metavar="NAME", help="class of all frames")
     add("--actions", type=Path, metavar="FILE", help=".jsonl with a class or actions for every generated frame")
+    add(
+        "--text",
+        nargs="+",
+        metavar="[FRAME:]TEXT",
+        help="what to show, from the first generated frame on or from FRAME; needs --text-encoder",
+    )
+    add("--text-encoder", type=Path, metavar="DIR", help="the encoder that embedded the captions in training")
     add("--settings", help="YAML of rollout settings that replace the run's own")
     add("--steps", type=int, help="denoising steps per chunk")
     add("--window", type=int, help="latent frames attended to, besides the sink")
@@ -126,11 +140,16 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     settings = rollout_settings(run, options)
     check_memory(run, settings, batch_size=len(jobs[0].seeds))
     check_generation(run, settings)
-    kind, steering = context_kind(run, options.split), Steering(options.label, options.actions)
+    kind = context_kind(run, options.split)
+    texts = parse_schedule(options.text) if options.text else []
+    steering = Steering(options.label, options.actions, texts, options.text_encoder)
     check_steering(kind, steering, options.frames)
+    embedded = []
+    if kind.text is not None and steering.text_encoder is not None:
+        embedded = encode_schedule(texts, steering.text_encoder, kind.text, device)
     names = kind.names if kind.kind == ACTIONS else ()
     request = Request(options.history_frames, options.layout == COMPARE, options.split, device, names)
-    session = Session(run, settings, options, request, kind, steering, stdout, state.is_main_process)
+    session = Session(run, settings, options, request, kind, steering, embedded, stdout, state.is_main_process)
     mine = jobs[state.process_index :: state.num_processes]
     with StopSignals() as signals:
         for number, job in enumerate(mine, 1):
@@ -232,9 +251,14 @@ def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndar
 
     options, device = session.options, session.request.device
     latents = history.latents.expand(len(job.seeds), -1, -1, -1, -1)
-    context = steer(
-        session.kind, session.steering, history.context, latents.shape[1], options.frames, len(job.seeds), device
-    )
+    context: Tensor | ContextFn | None
+    if session.texts:
+        texts = [(frame, embedding.expand(len(job.seeds), -1, -1)) for frame, embedding in session.texts]
+        context = TextContexts(texts, latents.shape[1], session.run.codec.num_pixel_frames)
+    else:
+        context = steer(
+            session.kind, session.steering, history.context, latents.shape[1], options.frames, len(job.seeds), device
+        )
     generators = [clip_generator(seed, job.source.number, device) for seed in job.seeds]
     chunks = rollout(session.run.model, latents, session.settings, generators, context=context)
     layout = Layout(options.layout, job.seeds, options.scale)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, AutoencoderTiny
+from text_encoders import write_text_encoder
 
 import encode_latents
 import latent_encoding
@@ -45,25 +46,6 @@ def write_codec(folder: Path, seed: int = 0) -> None:
         latent_channels=5,
     )
     DiffusersCodec(tiny, LatentStats(torch.zeros(5), torch.ones(5))).save_pretrained(folder)
-
-
-def write_text_encoder(folder: Path) -> None:
-    """A pipeline's folders text_encoder/ and tokenizer/, tiny, with a vocabulary of the captions' words."""
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    words = sorted({word for caption in CAPTIONS for word in caption.split()})
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
-    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    model.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=model, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    tokenizer.save_pretrained(folder / "tokenizer")
-    config = transformers.T5Config(
-        vocab_size=len(vocabulary), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, pad_token_id=0
-    )
-    transformers.T5EncoderModel(config).save_pretrained(folder / "text_encoder")
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +254,7 @@ def test_pieces_of_a_manifest_become_samples_of_their_own_frames(encode: Encode,
 
 def test_captions_become_embeddings(encode: Encode, sources: Path, videos: Path, codec: Path) -> None:
     pipeline = codec.parent / "pipeline"
-    write_text_encoder(pipeline)
+    write_text_encoder(pipeline, CAPTIONS)
     for caption, path in zip(CAPTIONS, sorted(videos.rglob("*.mp4"), key=lambda path: path.name), strict=True):
         path.with_suffix(".txt").write_text(caption)
     settings = ("--captions", "sidecar", "--text-encoder", str(pipeline / "text_encoder"), "--max-tokens", "6")
@@ -384,7 +366,7 @@ def test_wrong_settings_end_with_one_line(encode: Encode, options: list[str], me
 
 def test_a_text_encoder_whose_weights_must_be_unpickled_is_refused(encode: Encode, codec: Path) -> None:
     pipeline = codec.parent / "pipeline"
-    write_text_encoder(pipeline)
+    write_text_encoder(pipeline, CAPTIONS)
     (pipeline / "text_encoder" / "model.safetensors").unlink()
     torch.save({}, pipeline / "text_encoder" / "pytorch_model.bin")
     complaint = encode("--captions", "folder", "--text-encoder", str(pipeline / "text_encoder"), exit_code=2)

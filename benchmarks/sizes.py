@@ -69,6 +69,17 @@ class LoaderSize:
 
 
 @dataclass(frozen=True)
+class FrechetSize:
+    """Two sets of features. exact_*: of the small ones whose distance is computed with 50 digits too."""
+
+    samples: int = 2048
+    widths: tuple[int, ...] = (400, 768)
+    exact_samples: int = 24
+    exact_width: int = 8
+    exact_cases: int = 9
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Everything together.
 
@@ -89,6 +100,7 @@ class Sizes:
         LoaderSize(videos=1, height=720, width=1280, batch=1),
         LoaderSize(key_frame_every=8, target=False),
     )
+    frechet: FrechetSize = FrechetSize()
 
 
 FULL = Sizes()
@@ -99,5 +111,6 @@ QUICK = Sizes(
     step=StepSize(widths=(32,), num_layers=2, head_dim=16, frames=2, latent_size=4, channels=4, text_dim=16),
     run=RunSize(config="configs/train/scenes_tiny_foresight.yaml", channels=3, latent_size=16),
     rollout=RolloutSize(chunks=11, full_chunks=1, runs=2),
+    frechet=FrechetSize(samples=32, widths=(8,), exact_samples=8, exact_width=4, exact_cases=2),
     loaders=(LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),),
 )

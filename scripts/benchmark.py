@@ -10,11 +10,11 @@ from _cli import make_parser, run_script
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of the installed package
 
-PARTS = ("train", "rollout", "loader")
+PARTS = ("train", "rollout", "loader", "frechet")
 DESCRIPTION = """Measure this machine: its matmul rate, training steps (ours, diffusers', with and without foresight),
-milliseconds per frame of a rollout, clips per second of the loader. Variants take turns in one run. Writes
-benchmark.json and benchmark.md, and prints the table; docs/performance.md explains the rows. Nothing else should run
-meanwhile; OMP_NUM_THREADS sets the number of threads."""
+milliseconds per frame of a rollout, clips per second of the loader, the Frechet distance beside other libraries'.
+Variants take turns in one run. Writes benchmark.json and benchmark.md, and prints the table; docs/performance.md
+explains the rows. Nothing else should run meanwhile; OMP_NUM_THREADS sets the number of threads."""
 EXAMPLE = "python scripts/benchmark.py --compile --out runs/benchmark"
 
 
@@ -53,6 +53,10 @@ def main() -> None:
             from benchmarks.loader import measure_loader
 
             findings.extend(measure_loader(sizes, Path(work_dir)))
+        if "frechet" in options.only:
+            from benchmarks.frechet import measure_frechet
+
+            findings.extend(measure_frechet(sizes))
     machine["load after"] = load()
     command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
     print(write_report(Path(options.out), machine, command, findings))

@@ -23,6 +23,8 @@ RATIOS = [
     "width 32: ours (native), share of the matmul rate",
     "with foresight / without",
     "without a cache / with",
+    "width 8, from features: torchmetrics / ours",
+    "width 8, from moments: pytorch-fid's formula / ours",
     "last tenth of the chunks / first tenth",
     "64x48, key frame every 30: VideoFolder, pyav / PyAV to RGB",
     "64x48, key frame every 30: VideoFolder, decord / PyAV to RGB",
@@ -44,7 +46,8 @@ def test_every_part_leaves_rows_with_positive_numbers(
     result = json.loads((tmp_path / "benchmark.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
     assert len(rows) == len(result["rows"])
-    assert {row["group"] for row in rows.values()} == {"Machine", "Training step", "Foresight", "Rollout", "Loader"}
+    groups = {"Machine", "Training step", "Foresight", "Rollout", "Loader", "Frechet distance"}
+    assert {row["group"] for row in rows.values()} == groups
     assert set(RATIOS) <= rows.keys()
     for row in rows.values():
         assert 0 < row["low"] <= row["value"] <= row["high"] < math.inf

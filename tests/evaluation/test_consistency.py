@@ -3,6 +3,7 @@ import pytest
 from reference_values import CASES, VALUES, close
 
 from video_mirai.evaluation.consistency import (
+    background_consistency,
     builtin_frame_features,
     consistency_per_frame,
     cosine_by_lag,
@@ -21,6 +22,11 @@ def moving_square(num_frames=12, size=32, speed=1):
 def test_subject_consistency_meets_the_reference():
     value = subject_consistency(CASES["frame_features"]())
     assert close(value, VALUES["long_horizon"]["subject_consistency(frame_features)"])
+
+
+def test_background_consistency_is_the_same_formula():
+    features = CASES["frame_features"]()
+    assert background_consistency(features) == subject_consistency(features)
 
 
 def test_frozen_video_is_fully_consistent_and_has_no_dynamic_degree():
@@ -74,6 +80,8 @@ def test_flat_frames_have_finite_features():
     [
         (np.ones((1, 4)), "2 frames or more"),
         (np.ones(4), "2 frames or more"),
+        (np.ones((0, 4)), "2 frames or more"),
+        ([np.ones(4), np.ones(3)], "different shapes"),
         (np.zeros((3, 4)), "zero, NaN"),
         (np.full((3, 4), np.nan), "zero, NaN"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_mirai.evaluation.detectors import build_detector, transnet
+from video_mirai.evaluation.detectors import Resize, build_detector, transnet
 from video_mirai.evaluation.frechet import frechet_distance
 
 RANDOM3D_SHA256 = "ee03e8dcda5625fab9997966fb3d0ab4168005956b772dbf793bc13bd4057095"
@@ -13,16 +13,19 @@ RANDOM3D_SHA256 = "ee03e8dcda5625fab9997966fb3d0ab4168005956b772dbf793bc13bd4057
 class TinyI3D(torch.nn.Module):
     """Called as the published file is; its outputs say what it was given."""
 
-    def __init__(self, width: int, probabilities: bool) -> None:
+    def __init__(self, width: int, probabilities: bool, lowest: float) -> None:
         super().__init__()
         self.width = width
         self.probabilities = probabilities
+        self.lowest = lowest
 
     def forward(
         self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
     ) -> torch.Tensor:
-        if rescale or resize or not return_features:
+        if resize or not return_features:
             raise ValueError("wrong flags")
+        if rescale:
+            x = self.lowest + x / 255 * (1 - self.lowest)
         if x.shape[1] != 3 or x.shape[3] != 224 or x.shape[4] != 224:
             raise ValueError("wrong layout")
         logits = x.mean(dim=(1, 3, 4))[:, :1] + torch.arange(self.width, dtype=x.dtype)[None]
@@ -31,9 +34,9 @@ class TinyI3D(torch.nn.Module):
 
 @pytest.fixture
 def i3d_file(tmp_path):
-    def write(width=400, probabilities=False):
+    def write(width=400, probabilities=False, lowest=-1.0):
         path = tmp_path / "i3d_torchscript.pt"
-        torch.jit.script(TinyI3D(width, probabilities)).save(str(path))
+        torch.jit.script(TinyI3D(width, probabilities, lowest)).save(str(path))
         return path
 
     return write
@@ -128,7 +131,11 @@ def test_sha256_is_that_of_the_file(i3d_file):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"width": 600}, r"shape \(1, 600\); I3D's 400"), ({"probabilities": True}, "returned probabilities")],
+    [
+        ({"width": 600}, r"shape \(2, 600\) for 2 clips; I3D's 400"),
+        ({"probabilities": True}, "returned probabilities"),
+        ({"lowest": 0.0}, r"another range than \[-1, 1\]"),
+    ],
 )
 def test_another_network_is_refused_as_i3d(i3d_file, options, words):
     with pytest.raises(ValueError, match=words):
@@ -147,8 +154,8 @@ def test_file_that_is_missing_or_no_torchscript_is_named(tmp_path):
 
 def test_torchscript_with_another_signature_is_refused_in_one_line(tmp_path):
     path = tmp_path / "other.pt"
-    torch.jit.script(torch.nn.Identity()).save(str(path))
-    with pytest.raises(ValueError, match=r"can't be called as i3d_torchscript.pt is") as caught:
+    torch.jit.script(torch.nn.Bilinear(3, 3, 3)).save(str(path))
+    with pytest.raises(ValueError, match="can't be called as I3D files are") as caught:
         build_detector(f"i3d_torchscript:{path}", 16)
     assert "\n" not in str(caught.value)
 
@@ -156,7 +163,9 @@ def test_torchscript_with_another_signature_is_refused_in_one_line(tmp_path):
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
     (tmp_path / "my_features.py").write_text(
-        "def colour(clips):\n    return clips.mean(axis=(1, 2, 3))\n\n\ndef flat(clips):\n    return clips.mean()\n"
+        "def colour(clips):\n    return clips.mean(axis=(1, 2, 3))\n\n\ndef flat(clips):\n    return clips.mean()\n\n\n"
+        "def inverse(clips):\n    return (1 if clips.max() == 0 else float('nan')) * colour(clips)\n\n\n"
+        "def one_short(clips):\n    return colour(clips if clips.max() == 0 else clips[1:])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -173,12 +182,37 @@ def test_callable_detector_runs_only_when_allowed():
 
 @pytest.mark.usefixtures("user_module")
 @pytest.mark.parametrize(
+    ("name", "words"), [("inverse", "NaN or infinite features"), ("one_short", r"shape \(1, 3\); expected \(2, 3\)")]
+)
+def test_features_that_are_nan_or_too_few_are_one_clear_line(name, words):
+    detector = build_detector(f"my_features:{name}", 16, allow_import=True)
+    with pytest.raises(ValueError, match=f"detector my_features:{name} returned .*{words}"):
+        detector.features(noise_clips())
+
+
+def test_clips_of_different_sizes_are_refused():
+    clips = [noise_clips(1, size=size)[0] for size in (32, 40)]
+    with pytest.raises(ValueError, match="clips has parts of different shapes"):
+        build_detector("random3d", 16).features(clips)
+
+
+def test_crop_keeps_the_shape_of_things_and_stretching_does_not():
+    frames = torch.zeros(1, 1, 20, 40, 3, dtype=torch.uint8)
+    frames[..., 10:30, :] = 255  # a square in the middle
+    cropped, stretched = Resize(10, 10, False, crop=True)(frames), Resize(10, 10, False)(frames)
+    assert cropped.shape == stretched.shape == (1, 1, 3, 10, 10)
+    assert (cropped == 255).all()
+    assert stretched[0, 0, 0].mean() == pytest.approx(255 / 2)
+
+
+@pytest.mark.usefixtures("user_module")
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("my_features:flat", r"returned shape \(\)"),
         ("my_features:missing", "has no function 'missing'"),
         ("no_such_module:x", "can't be imported"),
-        ("resnet", "choose one of random3d, transnet, i3d_torchscript:PATH, module:callable"),
+        ("resnet", "choose one of random3d, transnet, state, i3d_torchscript:PATH, i3d:PATH, videomae:SOURCE"),
         ("i3d_torchscript", "choose one of"),
     ],
 )

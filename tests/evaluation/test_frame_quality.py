@@ -82,6 +82,9 @@ def test_blur_lowers_sharpness_and_flat_frames_have_none():
     ("frames", "words"),
     [
         (np.zeros((4, 3, 16, 16)), "expected .frames, height, width, 3."),
+        (np.zeros((0, 16, 16, 3)), "at least 1"),
+        (np.zeros((4, 0, 16, 3)), "expected .frames, height, width, 3."),
+        ([np.zeros((16, 16, 3)), np.zeros((16, 20, 3))], "different shapes"),
         (np.zeros((4, 16, 16, 3), np.uint8), "divide by 255"),
         (np.full((4, 16, 16, 3), -1.0), r"values in \[0, 1\]"),
         (np.full((4, 16, 16, 3), np.nan), r"values in \[0, 1\]"),

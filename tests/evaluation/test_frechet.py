@@ -1,4 +1,6 @@
+import multiprocessing
 import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -8,7 +10,12 @@ from hypothesis import strategies as st
 from reference_values import CASES, VALUES, close
 
 from video_mirai.evaluation import frechet
-from video_mirai.evaluation.frechet import FewSamplesWarning, FrechetMoments, frechet_distance
+from video_mirai.evaluation.frechet import (
+    FewSamplesWarning,
+    FrechetMoments,
+    frechet_at_infinity,
+    frechet_distance,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::video_mirai.evaluation.frechet.FewSamplesWarning")
 
@@ -73,6 +80,43 @@ def test_shift_adds_its_squared_length_and_scaling_squares(seed, n_x, n_y, d):
     assert close(frechet_distance(y, x), frechet_distance(x, y))
 
 
+@given(**shapes)
+@settings(max_examples=30, deadline=None)
+def test_order_of_samples_and_rotation_of_features_change_nothing(seed, n_x, n_y, d):
+    x, y = random_sets(seed, n_x, n_y, d)
+    rng = np.random.default_rng(seed + 2)
+    rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    expected = frechet_distance(x, y)
+    assert close(frechet_distance(rng.permutation(x), rng.permutation(y)), expected)
+    assert close(frechet_distance(x @ rotation, y @ rotation), expected)
+
+
+@given(seed=shapes["seed"], d=st.integers(1, 12), spread=st.floats(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_fast_way_is_taken_only_where_it_equals_the_exact_one(seed, d, spread):
+    rng = np.random.default_rng(seed)
+    scale = np.logspace(0, -spread / 2, d)
+    mix = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(2)]
+    x, y = (frechet._from_features(rng.standard_normal((40, d)) * scale @ q, 1) for q in mix)
+    tolerance = frechet.FAST_TOLERANCE * d * (x.trace + y.trace)
+    fast = frechet._fast_root_trace(x.covariance, y.covariance, tolerance)
+    exact = frechet._root_trace(x._replace(covariance=None), y._replace(covariance=None))
+    assert fast is None or abs(fast - exact) < tolerance
+    assert fast is not None or spread > 4
+
+
+@pytest.mark.parametrize("kind", ["even", "deviations from 1 to 0.001", "fewer samples than dimensions"])
+def test_distance_is_that_of_fifty_digits(kind):
+    pytest.importorskip("mpmath", reason="needs the extra dev")
+    from benchmarks.frechet import exact_distance, small_case
+    from benchmarks.sizes import FrechetSize
+
+    x, y = small_case(kind, FrechetSize(exact_samples=12, exact_width=5), seed=0)
+    expected = exact_distance(x, y)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-12)
+    assert moments(x).distance(moments(y)) == pytest.approx(expected, rel=1e-12)
+
+
 @given(parts=st.integers(1, 7), **shapes)
 @settings(max_examples=30, deadline=None)
 def test_merged_parts_equal_the_whole(parts, seed, n_x, n_y, d):
@@ -91,6 +135,64 @@ def test_moments_survive_a_large_mean_and_a_trip_between_processes():
     far = moments(x + 1e6, parts=9)
     assert close(far.distance(moments(y + 1e6, parts=4)), frechet_distance(x, y), 1e-5)
     assert pickle.loads(pickle.dumps(far)).distance(far) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts processes by forking")
+def test_ranks_that_gather_their_moments_equal_one_process():
+    x, y = random_sets(0, 101, 60, 6)
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        gathered = pool.map(moments, [x[rank::3] for rank in range(3)])
+    total = FrechetMoments(6)
+    for of_rank in gathered:
+        total.merge(of_rank)
+    assert total.count == 101
+    assert close(total.distance(moments(y)), frechet_distance(x, y), 1e-9)
+
+
+def test_memory_of_streaming_moments_does_not_grow_with_the_stream():
+    batch = np.random.default_rng(0).standard_normal((64, 100))
+
+    def peak_bytes(num_batches):
+        total = FrechetMoments(100)
+        tracemalloc.start()
+        for _ in range(num_batches):
+            total.update(batch)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak_bytes(200) <= 1.01 * peak_bytes(3)
+
+
+def test_distance_at_infinity_loses_the_bias_of_few_samples():
+    rng = np.random.default_rng(0)
+    plain, at_infinity = [], []
+    for _ in range(12):
+        x, y = rng.standard_normal((150, 10)), rng.standard_normal((150, 10))
+        plain.append(frechet_distance(x, y))
+        at_infinity.append(frechet_at_infinity(x, y).distance)
+    assert np.mean(plain) > 0.2
+    assert abs(np.mean(at_infinity)) < 0.25 * np.mean(plain)
+    assert min(at_infinity) < 0
+
+
+def test_line_to_infinity_starts_at_the_distance_of_all_samples_and_repeats_with_its_seed():
+    x, y = random_sets(0, 90, 60, 4)
+    line = frechet_at_infinity(x, y, num_sizes=3, smallest_share=0.25)
+    assert line.counts.tolist() == [60, 24, 15]
+    assert close(line.distances[0], frechet_distance(x, y))
+    assert frechet_at_infinity(x, y, seed=1).distance == frechet_at_infinity(x, y, seed=1).distance
+    shifted = frechet_at_infinity(x + 5, y + 5, num_sizes=3, smallest_share=0.25)
+    assert close(shifted.distance, line.distance)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"num_sizes": 1}, "leave no line"), ({"smallest_share": 1.0}, "leave no line"), ({"num_draws": 0}, "no line")],
+)
+def test_settings_without_a_line_are_one_clear_line(options, words):
+    with pytest.raises(ValueError, match=words):
+        frechet_at_infinity(*random_sets(0, 20, 20, 2), **options)
 
 
 def test_rank_deficient_and_constant_features_are_exact():
@@ -113,8 +215,17 @@ def test_as_few_samples_as_dimensions_warns_and_more_do_not():
         assert frechet_distance(rng.standard_normal((5, 4)), rng.standard_normal((9, 4))) > 0
 
 
+def test_wide_sets_take_the_fast_way_and_equal_the_exact_one():
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((200, 200))
+    x, y = (frechet._from_features(rng.standard_normal((500, 200)) @ mix, 1) for _ in range(2))
+    tolerance = frechet.FAST_TOLERANCE * 200 * (x.trace + y.trace)
+    fast = frechet._fast_root_trace(x.covariance, y.covariance, tolerance)
+    assert fast == pytest.approx(frechet._root_trace(x._replace(covariance=None), y._replace(covariance=None)), 1e-12)
+
+
 def test_rounding_below_zero_is_clamped_and_anything_lower_is_an_error():
-    unit = frechet._Gaussian(np.zeros(1), np.eye(1), 1.0)
+    unit = frechet._Gaussian(np.zeros(1), np.eye(1), None, 1.0)
     assert frechet._distance(unit, unit._replace(trace=1.0 - 1e-9)) == 0.0
     with pytest.raises(ArithmeticError, match="rounding floor"):
         frechet._distance(unit, unit._replace(trace=0.9))

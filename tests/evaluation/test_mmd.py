@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference_values import CASES, VALUES, close
 
 from video_mirai.evaluation.mmd import polynomial_mmd
@@ -29,6 +31,16 @@ def test_is_unbiased_and_goes_negative_for_sets_of_one_distribution():
     values = [polynomial_mmd(rng.standard_normal((20, 4)), rng.standard_normal((20, 4))) for _ in range(300)]
     assert min(values) < 0
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(2, 12), d=st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_order_of_samples_and_of_the_sets_changes_nothing(seed, n, d):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((n + 3, d))
+    expected = polynomial_mmd(x, y)
+    assert close(polynomial_mmd(y, x), expected)
+    assert close(polynomial_mmd(rng.permutation(x), rng.permutation(y)), expected)
 
 
 def test_refuses_single_samples_and_other_widths():

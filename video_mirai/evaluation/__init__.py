@@ -1,7 +1,17 @@
 """Evaluation: arrays in, numbers out. The functions below need nothing else of this package; see docs/evaluation.md."""
 
-from video_mirai.evaluation.bootstrap import Interval, bootstrap, bootstrap_band, paired_bootstrap, subsample_interval
+from video_mirai.evaluation.bootstrap import (
+    Band,
+    Interval,
+    bootstrap,
+    bootstrap_band,
+    paired_bootstrap,
+    subsample_interval,
+)
+from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers, take_clips
 from video_mirai.evaluation.consistency import (
+    LagCosine,
+    background_consistency,
     builtin_frame_features,
     consistency_per_frame,
     cosine_by_lag,
@@ -9,6 +19,7 @@ from video_mirai.evaluation.consistency import (
     subject_consistency,
 )
 from video_mirai.evaluation.frame_quality import (
+    FrameStatistic,
     exposure,
     flicker,
     frame_differences,
@@ -18,8 +29,16 @@ from video_mirai.evaluation.frame_quality import (
     sharpness,
     ssim,
 )
-from video_mirai.evaluation.frechet import FrechetMoments, frechet_distance
+from video_mirai.evaluation.frechet import (
+    AtInfinity,
+    FewSamplesWarning,
+    FrechetMoments,
+    frechet_at_infinity,
+    frechet_distance,
+)
 from video_mirai.evaluation.horizon import (
+    DistanceOverTime,
+    Slope,
     drift,
     features_by_window,
     frechet_over_time,
@@ -28,14 +47,40 @@ from video_mirai.evaluation.horizon import (
     window_starts,
 )
 from video_mirai.evaluation.mmd import polynomial_mmd
+from video_mirai.evaluation.state_metrics import (
+    ReadState,
+    SceneMetrics,
+    TrueState,
+    Walls,
+    constant_velocity_state,
+    copy_last_state,
+    match_sprites,
+    scene_metrics,
+)
 
 __all__ = [
+    "AtInfinity",
+    "Band",
+    "ClipRule",
+    "DistanceOverTime",
+    "FewSamplesWarning",
+    "FrameStatistic",
     "FrechetMoments",
     "Interval",
+    "LagCosine",
+    "ReadState",
+    "SceneMetrics",
+    "Slope",
+    "TrueState",
+    "Walls",
+    "background_consistency",
     "bootstrap",
     "bootstrap_band",
     "builtin_frame_features",
+    "clip_frame_numbers",
     "consistency_per_frame",
+    "constant_velocity_state",
+    "copy_last_state",
     "cosine_by_lag",
     "drift",
     "dynamic_degree",
@@ -43,18 +88,22 @@ __all__ = [
     "features_by_window",
     "flicker",
     "frame_differences",
+    "frechet_at_infinity",
     "frechet_distance",
     "frechet_over_time",
     "freeze_fraction",
+    "match_sprites",
     "paired_bootstrap",
     "polynomial_mmd",
     "psnr",
     "saturation",
+    "scene_metrics",
     "sharpness",
     "slope_per_100_frames",
     "ssim",
     "subject_consistency",
     "subsample_interval",
+    "take_clips",
     "time_to_failure",
     "window_starts",
 ]

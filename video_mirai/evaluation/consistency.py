@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from video_mirai.evaluation.frame_quality import LUMA_WEIGHTS, check_frames, frame_differences
+from video_mirai.evaluation.frame_quality import LUMA_WEIGHTS, as_array, check_frames, frame_differences
 
 # Name of the built-in, weight-free frame features, to be stated beside every number made with them.
 BUILTIN_FRAME_FEATURES = "grid_colour_gradient"
@@ -30,7 +30,7 @@ class LagCosine(NamedTuple):
 
 
 def subject_consistency(frame_features: NDArray[np.floating]) -> float:
-    """VBench's subject (or background) consistency of one video, whatever encoder made the features.
+    """VBench's subject consistency of one video; VBench's features are DINO's, whose name belongs beside the number.
 
     Mean over frames i >= 1 of 1/2 (max(0, cos(f_i, f_{i-1})) + max(0, cos(f_i, f_0))).
 
@@ -40,6 +40,11 @@ def subject_consistency(frame_features: NDArray[np.floating]) -> float:
         ValueError: not (T, D) with T >= 2, NaN, or a row that is zero.
     """
     return float(consistency_per_frame(frame_features).mean())
+
+
+def background_consistency(frame_features: NDArray[np.floating]) -> float:
+    """VBench's background consistency: the formula of `subject_consistency`, by VBench applied to CLIP's features."""
+    return subject_consistency(frame_features)
 
 
 def consistency_per_frame(frame_features: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -109,7 +114,7 @@ def _normalised(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _unit_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    features = np.asarray(features, dtype=np.float64)
+    features = as_array(features, "frame_features").astype(np.float64)
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(
             f"frame_features has shape {features.shape}; expected (frames, feature width), 2 frames or more."

@@ -3,14 +3,14 @@
 Frames are (T, H, W, 3) floats in [0, 1] everywhere here.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 # Rec. 601 luma.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -38,10 +38,8 @@ def psnr(reference: NDArray[np.floating], frames: NDArray[np.floating]) -> NDArr
     """
     reference, frames = check_frames(reference, "reference"), check_frames(frames, "frames")
     _check_same_shape(reference, frames)
-    values = peak_signal_noise_ratio(
-        torch.from_numpy(frames), torch.from_numpy(reference), data_range=1.0, reduction="none", dim=(1, 2, 3)
-    )
-    return np.minimum(values.numpy(), PSNR_CEILING)
+    error = np.square(frames - reference).mean(axis=(1, 2, 3))
+    return -10 * np.log10(np.maximum(error, 10 ** (-PSNR_CEILING / 10)))
 
 
 def ssim(reference: NDArray[np.floating], frames: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -113,7 +111,8 @@ def sharpness(frames: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def check_frames(frames: NDArray[np.floating], name: str, min_frames: int = 1) -> NDArray[np.float64]:
     """The frames as float64 (T, H, W, 3) in [0, 1], or one clear ValueError."""
-    if frames.ndim != 4 or frames.shape[-1] != 3:
+    frames = as_array(frames, name)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
         raise ValueError(f"{name} has shape {frames.shape}; expected (frames, height, width, 3).")
     if frames.dtype == np.uint8:
         raise ValueError(f"{name} holds uint8; divide by 255 first: values in [0, 1] are expected.")
@@ -124,6 +123,14 @@ def check_frames(frames: NDArray[np.floating], name: str, min_frames: int = 1) -
     if not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
         raise ValueError(f"{name} ranges over [{values.min():.3g}, {values.max():.3g}]; values in [0, 1] are expected.")
     return values
+
+
+def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """The values as an array; one clear ValueError for a list of frames or rows whose sizes differ."""
+    if isinstance(values, Sequence) and len({np.shape(value) for value in values}) > 1:
+        shapes = sorted({np.shape(value) for value in values})
+        raise ValueError(f"{name} has parts of different shapes {shapes}; resize or cut them to one.")
+    return np.asarray(values)
 
 
 def _check_same_shape(reference: NDArray[np.float64], frames: NDArray[np.float64]) -> None:

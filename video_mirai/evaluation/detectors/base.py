@@ -1,7 +1,8 @@
 """What a detector is, and what every detector shares: checks, batches, resizing, file hashes."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+
+from video_mirai.evaluation.frame_quality import as_array
 
 
 class Detector(Protocol):
@@ -38,8 +41,54 @@ class Detector(Protocol):
         ...
 
 
+class FrameEncoder(Protocol):
+    """A network that has features of single frames too, such as the consistencies are made of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def preprocessing(self) -> str: ...
+
+    def frame_features(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Frames (T, H, W, 3) uint8 to (T, D) float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Bilinear, half-pixel centres, to height x width.
+
+    Attributes:
+        antialias: whether shrinking averages over the pixels that it leaves out.
+        crop: shrink the shorter side and cut the middle out, instead of stretching the whole frame.
+    """
+
+    height: int
+    width: int
+    antialias: bool
+    crop: bool = False
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, T, H, W, 3) to float32 (B, T, 3, height, width), 0 to 255."""
+        frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B*T, 3, H, W)
+        scale = max(self.height / frames.shape[2], self.width / frames.shape[3])
+        scaled = (max(self.height, round(scale * frames.shape[2])), max(self.width, round(scale * frames.shape[3])))
+        target = scaled if self.crop else (self.height, self.width)
+        if tuple(frames.shape[2:]) != target:
+            frames = F.interpolate(frames, target, mode="bilinear", antialias=self.antialias)
+        top, left = (target[0] - self.height) // 2, (target[1] - self.width) // 2
+        return frames[:, :, top : top + self.height, left : left + self.width].unflatten(0, clips.shape[:2])
+
+    def __str__(self) -> str:
+        shape = "shorter side first, then the middle" if self.crop else "aspect ratio not kept"
+        return f"bilinear {self.width} x {self.height} {'with' if self.antialias else 'without'} antialias, {shape}"
+
+
 def check_clips(clips: NDArray[np.uint8], clip_frames: int) -> None:
     """ValueError unless clips are (N, clip_frames, H, W, 3) uint8 with N >= 1."""
+    clips = as_array(clips, "clips")
     if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != np.uint8:
         raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}; expected uint8 (clips, frames, H, W, 3).")
     if clips.shape[1] != clip_frames or len(clips) == 0:
@@ -71,24 +120,17 @@ def in_batches(
     return np.concatenate(rows)
 
 
-def resized(clips: torch.Tensor, height: int, width: int, antialias: bool) -> torch.Tensor:
-    """Bilinear resize, half-pixel centres: uint8 (B, T, H, W, 3) to float32 (B, T, 3, height, width), 0 to 255."""
-    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B*T, 3, H, W)
-    if frames.shape[2:] != (height, width):
-        frames = F.interpolate(frames, (height, width), mode="bilinear", antialias=antialias)
-    return frames.unflatten(0, clips.shape[:2])
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+def file_sha256(*paths: Path) -> str:
+    """Hex digest of the bytes of a file, or of several, one after the other."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
-def tensors_sha256(tensors: list[torch.Tensor]) -> str:
+def tensors_sha256(tensors: Iterable[torch.Tensor]) -> str:
     """Hex digest of the tensors' bytes, one after the other."""
     digest = hashlib.sha256()
     for tensor in tensors:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from video_mirai.evaluation.detectors.base import check_clips, in_batches, resized, tensors_sha256
+from video_mirai.evaluation.detectors.base import Resize, check_clips, check_output, in_batches, tensors_sha256
 
 SIZE = 64
+RESIZE = Resize(SIZE, SIZE, antialias=True)
 SEED = 0
 # (channels, kernel, stride) of each layer; time, height, width.
 LAYERS = (
@@ -28,7 +29,7 @@ class Random3D:
 
     name = "random3d"
     label = "fd_random3d"
-    preprocessing = f"bilinear {SIZE} x {SIZE} with antialias, values in [-1, 1]"
+    preprocessing = f"{RESIZE}, values in [-1, 1]"
 
     def __init__(self, clip_frames: int, batch_clips: int, device: torch.device) -> None:
         if clip_frames < 8:
@@ -43,10 +44,10 @@ class Random3D:
 
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float64]:
         check_clips(clips, self.clip_frames)
-        return in_batches(clips, self._batch_clips, self._device, self._network)
+        return check_output(self, in_batches(clips, self._batch_clips, self._device, self._network), len(clips))
 
     def _network(self, clips: torch.Tensor) -> torch.Tensor:
-        x = (resized(clips, SIZE, SIZE, antialias=True) / 127.5 - 1).transpose(1, 2)  # (B, 3, T, H, W)
+        x = (RESIZE(clips) / 127.5 - 1).transpose(1, 2)  # (B, 3, T, H, W)
         pooled = []
         for (kernel, bias), (_, size, stride) in zip(self._weights, LAYERS, strict=True):
             x = F.relu(F.conv3d(x, kernel, bias, stride, padding=[side // 2 for side in size]))

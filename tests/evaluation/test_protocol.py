@@ -16,6 +16,7 @@ from video_mirai.evaluation.aggregate import (
     make_row,
     mean_estimate,
 )
+from video_mirai.evaluation.detectors.builtin_frames import BuiltinFrames
 from video_mirai.evaluation.frechet import frechet_distance
 from video_mirai.evaluation.generation import (
     ClipStore,
@@ -57,7 +58,7 @@ def random_clip(seed: int, name: str = "") -> StoredClip:
 
 
 def protocol(scenes: SceneRows | None = None) -> Protocol:
-    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, scenes, "sliding clips")
+    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, BuiltinFrames(), scenes, "sliding clips")
 
 
 def scores_of(num_videos: int, offset: float = 0.0, seed: int = 0) -> list[VideoScores]:

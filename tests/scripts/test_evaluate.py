@@ -26,6 +26,7 @@ DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_shards": LatentShards
 CONFIG = REPOSITORY / "configs" / "eval" / "scenes_tiny.yaml"
 QUICK = [
     "num_clips=4", "horizon_frames=16", "window_frames=8", "stride_frames=8", "batch_clips=2", "num_resamples=20",
+    "detectors=[random3d,state]",
     "num_subsets=5", "fixed_videos=1", "worst_videos=1", "device=cpu",
 ]  # fmt: skip
 
@@ -71,7 +72,7 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
     by_name = {row["name"]: row["metrics"] for row in first["rows"]}
     assert by_name["reader on the truth"]["position_error"]["value"] < 1
     assert by_name["constant velocity"]["position_error"]["value"] < by_name["baseline"]["position_error"]["value"]
-    assert {"psnr", "fd_random3d", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][
+    assert {"psnr", "fd_random3d", "fd_state", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][
         "metrics"
     ].keys()
     assert [window["first"] for window in first["rows"][0]["windows"]] == [1, 9]

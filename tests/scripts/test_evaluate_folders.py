@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_result_is_as_the_schema_says_and_holds_rules_folders_and_vbench(evaluated: Path) -> None:
     result = check_result((evaluated / "out" / "results.json").read_text())
     assert [row["name"] for row in result["rows"]] == ["fake", "theirs", "copy-first-frame", "real vs real"]
-    assert set(result["rules"]) == {"pairing", "frame rate", "length", "size", "clips"}
+    assert set(result["rules"]) == {"pairing", "frame rate", "length", "size", "clips", "frame features"}
     assert [found["name"] for found in result["video_sets"]] == ["real", "fake", "theirs"]
     assert result["vbench"][0]["flavour"] == "VBench-Long" and result["clips"]["training_frames"] == 12
     assert "allow_import" not in result["config"]
@@ -68,9 +69,9 @@ def test_page_says_how_every_number_was_made(evaluated: Path) -> None:
     result = json.loads((evaluated / "out" / "results.json").read_text())
     for metric in result["metrics"]:
         if metric["key"] in result["rows"][0]["metrics"]:
-            assert f"<dt>{metric['title'].replace('<', '&lt;')}</dt>" in page
+            assert f"<dt>{escape(metric['title'])}</dt>" in page
     for text in (*result["rules"].values(), "VBench-Long", "--mode long_custom_input", "time-aligned", "pooled"):
-        assert text in page
+        assert escape(text) in page
     assert page.index(">Consistency ↑") < page.index(">Dynamic degree") < page.index(">Brightness")
 
 
@@ -154,8 +155,10 @@ def shorten(root: Path) -> None:
         (shorten, ["num_frames=20"], "error: {root}/fake: 1 of 2 videos have 20 frames or more"),
         (mix_sizes, [], "error: the real videos have 2 sizes (16x16, 32x32); choose one: height=16 width=16."),
         (break_unreadable, [], "error: {root}/fake/clip_0.mp4: "),
-        (break_nothing, ["detectors=[i3d_torchscript:none.pt]"], "error: I3D torchscript 'none.pt' does not exist;"),
+        (break_nothing, ["detectors=[i3d_torchscript:none.pt]"], "error: I3D file 'none.pt' does not exist;"),
         (break_nothing, ["detectors=[unknown]"], "error: detector 'unknown' is not known; choose one of"),
+        (break_nothing, ["detectors=[state]"], "error: detector state reads synthetic scenes only"),
+        (break_nothing, ["frame_encoder=eyes"], "error: frame encoder 'eyes' is not known; choose one of"),
         (break_nothing, ["detectors=[]"], "error: detectors=[] names none"),
         (break_nothing, ["detectors=[json:dumps]"], "error: detector 'json:dumps' would import the module 'json'"),
         (break_nothing, ["allow_import=true"], "error: allow_import: unknown key"),

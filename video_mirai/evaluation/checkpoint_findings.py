@@ -10,7 +10,7 @@ from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.metric_table import UNPAIRED
 from video_mirai.evaluation.report import Gallery, Strip
 from video_mirai.evaluation.results import ClipsInfo, ModelInfo, VBenchInfo
-from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, video_file
+from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, describe_encoder, video_file
 
 
 def checkpoint_findings(
@@ -38,6 +38,7 @@ def checkpoint_findings(
             "pairing": "every model continues the same true histories with the same noise; all differences are paired",
             "history": f"the {config.history_frames} given frames are left out of every score",
             "size and rate": "those of the training clips; nothing is resized or resampled after generation",
+            "frame features": describe_encoder(evaluation.encoder),
         },
         galleries=_galleries(evaluation),
         models=_model_infos(evaluation, models),

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
-from video_mirai.evaluation.detectors import Detector
+from video_mirai.evaluation.detectors import Detector, build_frame_encoder
 from video_mirai.evaluation.findings import Comparison, Findings
 from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.metric_table import UNPAIRED
@@ -27,6 +27,7 @@ from video_mirai.evaluation.run import (
     Processes,
     build_detectors,
     cached_detectors,
+    describe_encoder,
     scores_by_row,
 )
 from video_mirai.evaluation.video_sets import (
@@ -82,7 +83,8 @@ def evaluate_folders(
     """
     detectors = build_detectors(config, device, allow_import=allow_import)
     folders = _open(config)
-    protocol = Protocol(config, folders.timeline, detectors, None, describe_clip_rule(config))
+    encoder = build_frame_encoder(config.frame_encoder, device=device)
+    protocol = Protocol(config, folders.timeline, detectors, encoder, None, describe_clip_rule(config))
     tasks = [(i, key) for i, found in enumerate(folders.sets) for key in found.names]
     cached = cached_detectors(config, detectors, device)
     mine: list[tuple[str, VideoScores]] = []
@@ -105,7 +107,7 @@ def evaluate_folders(
         rows=rows,
         comparisons=comparisons,
         clips=_clips_info(folders, infos[0].sha256),
-        rules=rules_of(config, folders.wanted, folders.sets),
+        rules=rules_of(config, folders.wanted, folders.sets) | {"frame features": describe_encoder(encoder)},
         galleries=_galleries(folders, rows) if processes.is_main else [],
         video_sets=infos,
         vbench=list(vbench),

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from video_mirai.evaluation.consistency import BUILTIN_FRAME_FEATURES
-from video_mirai.evaluation.detectors import Detector
+from video_mirai.evaluation.detectors import Detector, FrameEncoder
 from video_mirai.evaluation.results import Metric
 
 DISTANCE, MOTION, LIGHT, STATE = (
@@ -56,7 +55,7 @@ def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int)
     return grouped(metrics, DISTANCE)
 
 
-def video_metrics(failure_consistency: float, patience_frames: int) -> list[Metric]:
+def video_metrics(encoder: FrameEncoder, failure_consistency: float, patience_frames: int) -> list[Metric]:
     """What a video says by itself; the dynamic degree stands beside the consistency, which a frozen video wins."""
     ends = "|mean over the first 15 % - mean over the last 15 %| of the generated frames' {}; a frozen video has none"
     slope = "signed Theil-Sen slope of the generated frames' {}, per 100 frames"
@@ -64,8 +63,8 @@ def video_metrics(failure_consistency: float, patience_frames: int) -> list[Metr
         Metric(
             "consistency", "Consistency", "", "higher", 3,
             "mean over frames of 1/2 (max(0, cos to the frame before) + max(0, cos to the first frame, which is the "
-            f"last given one where there is a history)) of frame features “{BUILTIN_FRAME_FEATURES}” (VBench's "
-            "formula, not VBench's features)",
+            f"last given one where there is a history)) of frame features “{encoder.name}” (VBench's formula; "
+            "its subject consistency has DINO's features, its background consistency CLIP's)",
         ),
         Metric(
             "dynamic_degree", "Dynamic degree", "", "neither", 2,

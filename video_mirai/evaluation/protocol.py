@@ -10,12 +10,12 @@ from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
 from video_mirai.evaluation.aggregate import Resampling, Timeline, VideoScores
 from video_mirai.evaluation.consistency import (
-    builtin_frame_features,
+    BUILTIN_FRAME_FEATURES,
     consistency_per_frame,
     cosine_by_lag,
     dynamic_degree,
 )
-from video_mirai.evaluation.detectors import Detector
+from video_mirai.evaluation.detectors import Detector, FrameEncoder
 from video_mirai.evaluation.frame_quality import exposure, flicker, freeze_fraction, psnr, saturation, sharpness, ssim
 from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.horizon import drift, slope_per_100_frames, time_to_failure
@@ -43,6 +43,8 @@ class ScoringConfig:
         out: folder of the report, the numbers and the videos.
         history_frames: given frames at the start of every video, left out of all scores; 0 = every frame is scored.
         detectors: by name; see `video_mirai.evaluation.detectors`.
+        frame_encoder: of single frames, for the consistency and the cosines: "grid_colour_gradient", dinov2:SOURCE or
+            clip:SOURCE.
         feature_cache: folder that keeps detectors' features of real videos; null = they are made anew.
         window_frames: length of the windows over time, and of the detectors' clips.
         stride_frames: between the starts of the sliding clips.
@@ -58,6 +60,7 @@ class ScoringConfig:
     out: str = "evaluations/latest"
     history_frames: int = 0
     detectors: list[str] = field(default_factory=lambda: ["transnet"])
+    frame_encoder: str = BUILTIN_FRAME_FEATURES
     feature_cache: str | None = "evaluations/features"
     window_frames: int = 16
     stride_frames: int = 8
@@ -123,7 +126,7 @@ class Protocol:
     """Scores single videos; the history is left out everywhere, except that its last frame starts the consistency.
 
     Args:
-        detectors: by the label that their Frechet distance has.
+        detectors: by the label that their Frechet distance has. encoder: of single frames.
         scenes: what is known about scenes; None where the data set knows no state.
         clip_rule: which clips of a video the distance over the whole is made of, as a phrase.
     """
@@ -133,12 +136,14 @@ class Protocol:
         config: ScoringConfig,
         timeline: Timeline,
         detectors: dict[str, Detector],
+        encoder: FrameEncoder,
         scenes: SceneRows | None,
         clip_rule: str,
     ) -> None:
         self._config = config
         self._timeline = timeline
         self._detectors = detectors
+        self._encoder = encoder
         self._scenes = scenes
         self._clip_rule = clip_rule
 
@@ -181,7 +186,7 @@ class Protocol:
         return [
             *distance_metrics(self._detectors.values(), self._clip_rule),
             *paired_metrics(config.first_frames, config.failure_psnr, config.failure_patience),
-            *video_metrics(config.failure_consistency, config.failure_patience),
+            *video_metrics(self._encoder, config.failure_consistency, config.failure_patience),
             *(state_metrics(self._scenes.radius) if self._scenes is not None else []),
         ]
 
@@ -197,7 +202,7 @@ class Protocol:
 
         anchored: the scored frames, after the last given one where there is a history.
         """
-        per_frame, means = _statistics(anchored)
+        per_frame, means = _statistics(anchored, self._encoder)
         features = per_frame.pop("features")
         consistency = consistency_per_frame(features)
         curves = {key: values[-num_frames:] for key, values in per_frame.items()}
@@ -236,7 +241,7 @@ def copy_last_frame(truth: StoredClip, history_frames: int) -> StoredClip:
     return truth._replace(frames=frames)
 
 
-def _statistics(frames: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def _statistics(frames: np.ndarray, encoder: FrameEncoder) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """What (T, H, W, 3) uint8 frames say by themselves: per frame (T, ...), and means over the T - 1 steps."""
     pieces: dict[str, list[Any]] = {}
     steps: dict[str, float] = {"dynamic_degree": 0.0, "flicker": 0.0, "freeze_fraction": 0.0}
@@ -249,9 +254,13 @@ def _statistics(frames: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, fl
             steps["freeze_fraction"] += share * freeze_fraction(with_one_before)
         piece = with_one_before[min(start, 1) :]
         light = exposure(piece)
-        found = {"features": builtin_frame_features(piece), "brightness": 255 * light.mean,
-                 "contrast": 255 * light.deviation, "saturation": saturation(piece).mean,
-                 "sharpness": sharpness(piece)}  # fmt: skip
+        found = {
+            "features": encoder.frame_features(frames[start : start + PIECE_FRAMES]),
+            "brightness": 255 * light.mean,
+            "contrast": 255 * light.deviation,
+            "saturation": saturation(piece).mean,
+            "sharpness": sharpness(piece),
+        }
         for key, values in found.items():
             pieces.setdefault(key, []).append(values)
     return {key: np.concatenate(values) for key, values in pieces.items()}, steps

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_mirai.data.scenes import Scenes
+from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
-from video_mirai.evaluation.detectors import Detector, build_detector
+from video_mirai.evaluation.detectors import Detector, FrameEncoder, build_detector, build_frame_encoder
 from video_mirai.evaluation.feature_cache import CachedDetector
 from video_mirai.evaluation.generation import (
     ClipStore,
@@ -83,6 +83,7 @@ class Evaluation(NamedTuple):
     timeline: Timeline
     protocol: Protocol
     detectors: dict[str, Detector]
+    encoder: FrameEncoder
     rows: list[RowScores]
     weights: dict[str, str]
     speeds: dict[str, float | None]
@@ -117,12 +118,12 @@ def evaluate(
         ValueError: settings that cannot be, a detector that is unknown or does not fit.
     """
     timeline = clip_timeline(horizon_frames, config.window_frames, config.stride_frames)
-    detectors = build_detectors(config, device, allow_import=allow_import)
-    scenes = None
-    if isinstance(held_out.dataset, Scenes):
-        scenes = SceneRows(held_out.dataset.config, config.state_radius, config.state_patience)
+    shown = held_out.dataset.config if isinstance(held_out.dataset, Scenes) else None
+    detectors = build_detectors(config, device, allow_import=allow_import, scenes=shown)
+    encoder = build_frame_encoder(config.frame_encoder, device=device)
+    scenes = None if shown is None else SceneRows(shown, config.state_radius, config.state_patience)
     clip_rule = f"clips starting every {config.stride_frames} frames, pooled over time"
-    protocol = Protocol(config, timeline, detectors, scenes, clip_rule)
+    protocol = Protocol(config, timeline, detectors, encoder, scenes, clip_rule)
     stores = _store_real_videos(config, held_out, processes)
     weights, speeds = {}, {}
     for name, contestant in models.items():
@@ -135,7 +136,7 @@ def evaluate(
     cached = cached_detectors(config, detectors, device)
     score = _Scorer(config, models, stores, protocol, scenes, cached, device)
     rows = _score(config, held_out, score, timeline, processes)
-    return Evaluation(config, held_out, horizon_frames, timeline, protocol, detectors, rows, weights, speeds)
+    return Evaluation(config, held_out, horizon_frames, timeline, protocol, detectors, encoder, rows, weights, speeds)
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
@@ -152,13 +153,20 @@ def video_file(config: EvaluateConfig, row: str, index: int) -> Path:
     return Path(config.out) / "videos" / row / f"{index:04d}.mp4"
 
 
-def build_detectors(config: ScoringConfig, device: torch.device, *, allow_import: bool) -> dict[str, Detector]:
-    """By label; two of one label would overwrite each other's numbers."""
+def describe_encoder(encoder: FrameEncoder) -> str:
+    weights = f", sha256 {encoder.sha256}" if encoder.sha256 else ", no weights"
+    return f"consistency and cosines are of {encoder.name}: {encoder.preprocessing}{weights}"
+
+
+def build_detectors(
+    config: ScoringConfig, device: torch.device, *, allow_import: bool, scenes: ScenesConfig | None = None
+) -> dict[str, Detector]:
+    """By label; two of one label would overwrite each other's numbers. scenes: what the clips show, where known."""
     if not config.detectors:
         raise ValueError("detectors=[] names none; name one, as in detectors=[random3d].")
     detectors: dict[str, Detector] = {}
     for name in config.detectors:
-        detector = build_detector(name, config.window_frames, device=device, allow_import=allow_import)
+        detector = build_detector(name, config.window_frames, device=device, allow_import=allow_import, scenes=scenes)
         if detector.label in detectors:
             raise ValueError(f"detectors: {name!r} and another one are both labelled {detector.label}; choose one.")
         detectors[detector.label] = detector

@@ -43,7 +43,9 @@ def _foresight_in_words(config: RunConfig) -> str:
     foresight = config.foresight
     teacher = foresight.teacher
     source = f"{'untrained ' if teacher.untrained else ''}{teacher.kind} {teacher.checkpoint}".rstrip()
+    future = ", shuffled future" if foresight.shuffle_future else ""
     return (
         f"weight {foresight.weight}, window {foresight.window} ({foresight.fuse}), student layers "
-        f"{foresight.student_layers}, teacher {source} at layer {teacher.layer:g}; predictor and teacher not included"
+        f"{foresight.student_layers}, teacher {source} at layer {teacher.layer:g}{future}; predictor and teacher not "
+        f"included"
     )

@@ -1,4 +1,4 @@
-"""Read the future from a causal model's frozen hidden states: how much of frame t + D is in the state of frame t?"""
+"""Read the future from a causal model's frozen states: how much of frame t + D is in the state of frame t?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from video_mirai.evaluation.probe_data import DataSetConfig, ProbeClips
     from video_mirai.evaluation.probe_run import ProbeConfig, ProbedModel
 
-DESCRIPTION = """Read the future from a causal model's frozen hidden states: how much of frame t + D is in the state of t?
+DESCRIPTION = """Read the future from a causal model's frozen states: how much of frame t + D is in that of frame t?
 
 Readouts (ridge, small networks) are fitted, chosen and scored on different videos. With --baseline the difference of R2
 is the number that counts. Features that have seen a later frame are refused.
@@ -40,9 +40,8 @@ def main() -> None:
 
     config = load_config(ProbeConfig, arguments.config, arguments.overrides)
     log_to_stderr()
-    device = parse_device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = parse_device(best if config.device == "auto" else config.device)
     paths = {CHECKPOINT: arguments.checkpoint} | ({BASELINE: arguments.baseline} if arguments.baseline else {})
     runs = {name: load_run(path, device) for name, path in paths.items()}
     models = {name: probed_model(name, paths[name], run) for name, run in runs.items()}
@@ -108,12 +107,15 @@ def leak_note_of_any(name: str, run: "LoadedRun", data: "DataSetConfig", split: 
     different = [key for key in ("seed", "val_fraction", "test_fraction") if vars(trained_on)[key] != vars(data)[key]]
     if not different and "all" not in (split, trained_on.split) and split != trained_on.split:
         return ""
+    other = f", with another {', '.join(different)}" if different else ""
     if same:
         raise ValueError(
-            f"split={split!r} holds clips that --{name} was trained on (split {trained_on.split!r} of the same latents, "
-            f"with {', '.join(different) or 'nothing'} different); choose another."
+            f"split={split!r} holds clips that --{name} was trained on (split {trained_on.split!r} of the same "
+            f"latents{other}); choose another."
         )
-    return f"{name} was trained on split {trained_on.split!r} of {trained_on.root}; were it these latents, they are not held out."
+    return (
+        f"{name} was trained on split {trained_on.split!r}{other}. If it was on these latents, they are not held out."
+    )
 
 
 def check_format(name: str, run: "LoadedRun", clips: "ProbeClips") -> None:

@@ -39,7 +39,7 @@ class Ridge(NamedTuple):
     intercept: Array
     strength: float
 
-    def predict(self, coordinates: Array) -> Array:
+    def predict(self, coordinates: NDArray[np.floating]) -> Array:
         return coordinates @ self.weights + self.intercept
 
 
@@ -69,9 +69,9 @@ def ridge_basis(features: NDArray[np.floating]) -> RidgeBasis:
 
 def fit_ridge(
     basis: RidgeBasis,
-    train: Array,
+    train: NDArray[np.floating],
     train_targets: NDArray[np.floating],
-    validation: Array,
+    validation: NDArray[np.floating],
     validation_targets: NDArray[np.floating],
     *,
     lambdas: NDArray[np.floating] = LAMBDAS,

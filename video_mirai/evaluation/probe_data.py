@@ -1,7 +1,7 @@
-"""Clips for the probe: cut by video into those that fit a readout, choose its strength, and score it; and their targets."""
+"""Clips for the probe, split by video into those that fit a readout, choose its strength and score it; targets."""
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,10 +93,9 @@ def open_clips(
         ValueError: too few videos, videos that are too short, an unreadable file, latents of another codec.
     """
     if isinstance(data, LatentShardsConfig):
-        dataset: VideoFolder | Scenes | LatentShards = LatentShards(
-            **vars(dataclasses.replace(data, num_frames=num_frames, split=split, on_bad="raise"))
-        )
-        dataset.require_codec(codec.fingerprint())
+        shards = LatentShards(**vars(dataclasses.replace(data, num_frames=num_frames, split=split, on_bad="raise")))
+        shards.require_codec(codec.fingerprint())
+        dataset: VideoFolder | Scenes | LatentShards = shards
     elif isinstance(data, ScenesConfig):
         frames = codec.num_pixel_frames(num_frames)
         dataset = Scenes(**vars(dataclasses.replace(data, num_frames=frames, split=split, num_clips=num_clips)))
@@ -124,24 +123,15 @@ def split_by_video(videos: Sequence[Hashable], shares: tuple[float, float], seed
     if num_test < 2 or num_val < 1 or len(names) - num_test - num_val < 1:
         raise ValueError(
             f"{len(names)} videos leave {num_test} to test on, {num_val} to choose with and "
-            f"{len(names) - num_test - num_val} to fit on; at least 2, 1 and 1 are needed: give more videos (num_clips, "
-            f"data, split) or other shares (val_share, test_share)."
+            f"{len(names) - num_test - num_val} to fit on; at least 2, 1 and 1 are needed: give more videos "
+            f"(num_clips, data, split) or other shares (val_share, test_share)."
         )
     parts = {name: 2 if i < num_test else 1 if i < num_test + num_val else 0 for i, name in enumerate(order)}
     return Splits(*([clip for clip, video in enumerate(videos) if parts[video] == part] for part in range(3)))
 
 
-def read_batches(
-    clips: ProbeClips, codec: Codec, batch_clips: int
-) -> Iterator[tuple[ClipBatch, dict[str, torch.Tensor]]]:
-    """All clips in order, with what the data set knows of their state. Encoded clips are decoded: nothing else shows them."""
-    for start in range(0, len(clips.videos), batch_clips):
-        numbers = list(range(start, min(start + batch_clips, len(clips.videos))))
-        yield read_batch(clips, numbers, codec)
-
-
 def read_batch(clips: ProbeClips, numbers: list[int], codec: Codec) -> tuple[ClipBatch, dict[str, torch.Tensor]]:
-    """The clips of the given numbers, and their state."""
+    """The clips of the given numbers, and what is known of their state. Encoded ones are shown as they decode."""
     batch = collate_clips([clips.dataset[number] for number in numbers])
     if "latents" not in batch:
         return ClipBatch(numbers, batch["video"], None), batch.get("state", {})
@@ -159,7 +149,9 @@ def collect(
     features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in readers}
     targets: dict[str, list[NDArray[np.float32]]] = {}
     shape = (0, 0, 3)
-    for batch, state in read_batches(clips, codec, batch_clips):
+    count = len(clips.videos)
+    for start in range(0, count, batch_clips):
+        batch, state = read_batch(clips, list(range(start, min(start + batch_clips, count))), codec)
         for name, reader in readers.items():
             features[name].append(reader(batch).float().cpu().numpy())
         pictures = shown_pictures(batch.video, codec.temporal_factor, picture_size)

@@ -130,7 +130,8 @@ class PixelReader:
         shown = torch.tensor(self.frames, device=clips.video.device) * self.frame_stride
         pair = torch.stack([clips.video[:, (shown - 1).clamp_min(0)], clips.video[:, shown]], dim=2)
         grids = rearrange(pair, "b r two c h w -> b r (two c) h w")
-        side = block_side(grids.shape[2], *grids.shape[-2:], self.max_features)
+        _, _, channels, height, width = grids.shape
+        side = block_side(channels, height, width, self.max_features)
         return block_means(grids, side).flatten(2)
 
 
@@ -181,8 +182,8 @@ def require_causal(reader: FeatureReader, clips: ClipBatch, frames: Sequence[int
         difference = float((changed[:, : row + 1] - features[:, : row + 1]).abs().max())
         if difference != 0:
             raise ValueError(
-                f"the features of frame {frame} change (by up to {difference:.2g}) when only later frames do: they have "
-                f"seen the future, so nothing is fitted; read a causal model."
+                f"the features of frame {frame} change (by up to {difference:.2g}) when only later frames do: they "
+                f"have seen the future, so nothing is fitted; read a causal model."
             )
 
 

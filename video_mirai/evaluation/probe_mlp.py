@@ -126,10 +126,10 @@ def _network(width: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
     """The output layer starts at zero, so that the first prediction is the mean."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-    nn.init.zeros_(network[2].weight)
-    nn.init.zeros_(network[2].bias)
-    return network
+        first, last = nn.Linear(width, hidden), nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.GELU(), last)
 
 
 def _tensor(array: NDArray[np.floating], device: torch.device) -> Tensor:

@@ -98,7 +98,7 @@ def make_result(probe: Probe, revision: str, device: torch.device, notes: Sequen
 
 
 def make_differences(probe: Probe) -> list[ProbeDifference]:
-    """Checkpoint minus each of its references, for every target, offset and readout; copying stands beside each readout."""
+    """Checkpoint minus each of its references, for every target, offset and readout."""
     by_place = {(n.target, n.offset, n.predictor, n.readout): n.numbers for n in probe.scores}
     differences = []
     for target, offset, predictor, readout in by_place:
@@ -116,8 +116,14 @@ def make_differences(probe: Probe) -> list[ProbeDifference]:
 def per_video_rows(probe: Probe) -> list[CsvRow]:
     """One CSV row for each test video, target, offset, predictor and readout."""
     return [
-        {"video": video, "target": n.target, "offset": n.offset, "predictor": n.predictor, "readout": n.readout}
-        | {key: float(values[place]) for key, values in n.numbers.items()}
+        {
+            "video": video,
+            "target": n.target,
+            "offset": n.offset,
+            "predictor": n.predictor,
+            "readout": n.readout,
+            **{key: float(values[place]) for key, values in n.numbers.items()},
+        }
         for n in probe.scores
         for place, video in enumerate(probe.test_videos)
     ]
@@ -206,8 +212,8 @@ def _warnings(probe: Probe, scores: Sequence[ProbeScore]) -> list[str]:
         s for s in scores if s.predictor == SHUFFLED and s.readout == RIDGE and s.metrics["r2"].value > SHUFFLED_LIMIT
     ]
     sentences += [
-        f"Shuffled features reach R2 {s.metrics['r2'].value:.3f} on {s.target} at D = {s.offset}, which must not be above 0: "
-        f"something leaks, or there are too few test videos."
+        f"Shuffled features reach R2 {s.metrics['r2'].value:.3f} on {s.target} at D = {s.offset}, which must "
+        f"not be above 0: something leaks, or there are too few test videos."
         for s in shuffled
     ]
     return sentences

@@ -118,7 +118,7 @@ def _summary(result: ProbeResult) -> str:
         f"seed {config['seed']}",
     ]
     return (
-        "<p>The model is frozen. Its hidden state at frame t, which has seen nothing later, is the only input of a readout "
+        "<p>The model is frozen. Its hidden state at frame t, which has seen nothing later, is all that a readout gets "
         "that predicts frame t + D. Readouts are fitted on some videos, chosen on others and scored on yet others.</p>"
         f"<div class=chips>{''.join(f'<span>{escape(chip)}</span>' for chip in chips)}</div>"
     )
@@ -134,10 +134,10 @@ def _headline(result: ProbeResult) -> str:
             cells = "".join(_cell(d.metrics[R2.key] if d else None, R2, signed=True) for d in found)
             body.append(f"<tr><td>{escape(target.key)}<small>{_READOUTS[readout]}</small></td>{cells}</tr>")
     return (
-        f"<section><h2>The number that counts: R2, {CHECKPOINT} − {result.reference}</h2><p class=soft>Paired over test "
-        "videos; small print: 95 % bootstrap interval; coloured where it excludes zero. Above zero the checkpoint's state "
-        f"says more of the future.</p><div class=scroll><table><tr><th></th>{head}</tr>{''.join(body)}</table></div>"
-        "</section>"
+        f"<section><h2>The number that counts: R2, {CHECKPOINT} − {result.reference}</h2><p class=soft>Paired over "
+        "test videos; small print: 95 % bootstrap interval; coloured where it excludes zero. Above zero the "
+        "checkpoint's state says more of the future.</p>"
+        f"<div class=scroll><table><tr><th></th>{head}</tr>{''.join(body)}</table></div></section>"
     )
 
 
@@ -151,9 +151,9 @@ def _pictures(pictures: list[Picture], result: ProbeResult) -> str:
         for picture in pictures
     )
     return (
-        f"<section class=probe><h2>Readouts as pictures</h2><p class=soft>Test videos, chosen before anything was fitted; "
-        f"from top to bottom D = {rows}. A linear readout shows the mean of the futures that the state allows; beside it "
-        f"stands the mean of {result.config['picture_rollouts']} rollouts from the same frame.</p>"
+        f"<section class=probe><h2>Readouts as pictures</h2><p class=soft>Test videos, chosen before anything was "
+        f"fitted; from top to bottom D = {rows}. A linear readout shows the mean of the futures that the state allows; "
+        f"beside it stands the mean of {result.config['picture_rollouts']} rollouts from the same frame.</p>"
         f"<div class=plots>{figures}</div></section>"
     )
 
@@ -198,8 +198,8 @@ def _method(result: ProbeResult) -> str:
         **{metric.title: metric.how for metric in METRICS.values()},
         **PREDICTORS,
         **{
-            f"{name}, as read": f"{of.path}, weights sha256 {of.sha256}; layer {of.layer} of {of.num_layers}, {of.features} "
-            f"numbers a state, window {of.window_frames}, chunks of {of.chunk_frames}"
+            f"{name}, as read": f"{of.path}, weights sha256 {of.sha256}; layer {of.layer} of {of.num_layers}, "
+            f"{of.features} numbers a state, window {of.window_frames}, chunks of {of.chunk_frames}"
             for name, of in models.items()
         },
         "frames read in every clip": ", ".join(str(frame) for frame in clips.frames_read),
@@ -214,8 +214,8 @@ def _method(result: ProbeResult) -> str:
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
     config = escape(json.dumps(finite_only(result.config), indent=2))
     return (
-        f"<section><h2>How every number was made</h2><dl>{listed}</dl><details><summary>Resolved configuration</summary>"
-        f"<pre>{config}</pre></details></section>"
+        f"<section><h2>How every number was made</h2><dl>{listed}</dl><details><summary>Resolved "
+        f"configuration</summary><pre>{config}</pre></details></section>"
     )
 
 

@@ -149,9 +149,9 @@ class ProbeResult:
     def score(self, target: str, offset: int, predictor: str, readout: str) -> ProbeScore | None:
         """The score of a predictor; those that need no fit have the same beside every readout."""
         for score in self.scores:
-            if (score.target, score.offset, score.predictor) == (target, offset, predictor):
-                if score.readout in (readout, NO_READOUT):
-                    return score
+            same = (score.target, score.offset, score.predictor) == (target, offset, predictor)
+            if same and score.readout in (readout, NO_READOUT):
+                return score
         return None
 
     def difference(self, target: str, offset: int, readout: str, reference: str) -> ProbeDifference | None:

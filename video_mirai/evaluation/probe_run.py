@@ -73,8 +73,8 @@ class ProbeConfig:
         offsets: frames ahead that are predicted.
         layer: whose residual stream is read: below 1 a fraction of the depth, else a block's number from 1.
         sigma: noise level of the chunk that is read.
-        max_features: numbers of a state at most. Its tokens are concatenated; where that is more, tokens of the smallest
-            square blocks that are not too many are averaged.
+        max_features: numbers of a state at most. Its tokens are concatenated; where that is more, averaged over the
+            smallest square blocks for which it is not.
         picture_size: longest side of the pictures that are predicted; larger ones become means of square blocks.
         batch_clips: read together.
         mlp: the second readout.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from video_mirai.evaluation.bootstrap import bootstrap
 from video_mirai.evaluation.probe import (
     LAMBDAS,
     fit_ridge,
@@ -85,11 +86,26 @@ def test_mean_over_videos_is_r2_of_all_rows_together() -> None:
     targets = rng.standard_normal((30, 4))
     predictions = targets + 0.5 * rng.standard_normal((30, 4))
     mean = np.full(4, 0.2)
+    videos = [row // 3 for row in range(30)]
     pooled = 1 - np.square(targets - predictions).sum() / np.square(targets - mean).sum()
-    per_video = r2_per_video(targets, predictions, mean, [row // 3 for row in range(30)])
+    per_video = r2_per_video(targets, predictions, mean, videos)
     assert per_video.shape == (10,) and per_video.mean() == pytest.approx(pooled)
-    assert r2_per_video(targets, targets, mean, [0] * 30).tolist() == [1.0]
-    assert r2_per_video(targets, np.tile(mean, (30, 1)), mean, [0] * 30).tolist() == [0.0]
+    np.testing.assert_allclose(r2_per_video(targets, targets, mean, videos), 1)
+    np.testing.assert_allclose(r2_per_video(targets, np.tile(mean, (30, 1)), mean, videos), 0)
+
+
+def test_interval_of_the_videos_numbers_is_that_of_the_resampled_ratio() -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.lognormal(sigma=0.5, size=(200, 1))  # videos that differ much in how far they are from the mean
+    targets = spread * rng.standard_normal((200, 5))
+    predictions = targets + 0.5 * spread * rng.standard_normal((200, 5))
+    errors, distances = np.square(targets - predictions).sum(1), np.square(targets).sum(1)
+    resampled = np.random.default_rng(1).integers(200, size=(2000, 200))
+    expected = np.quantile(1 - errors[resampled].sum(1) / distances[resampled].sum(1), [0.025, 0.975])
+    found = bootstrap(r2_per_video(targets, predictions, np.zeros(5), list(range(200))))
+    np.testing.assert_allclose([found.low, found.high], expected, atol=0.1 * np.ptp(expected))
+    halved = r2_per_video(targets, targets / 2, np.zeros(5), list(range(200)))
+    np.testing.assert_allclose(halved, 0.75)  # the same share of every video, however far from the mean it is
 
 
 def test_r2_of_targets_without_spread_is_refused() -> None:

@@ -101,10 +101,14 @@ def r2_per_video(
     train_mean: NDArray[np.floating],
     videos: Sequence[Hashable],
 ) -> Array:
-    """(V,) numbers whose mean is R2: 1 - squared error over squared distance from the training mean.
+    """(V,) numbers whose mean is R2 over all videos: 1 - sum of squared errors / sum of squared distances.
 
-    Each video's error is divided by the videos' mean distance instead of its own, so that a video near the mean does
-    not divide by nearly nothing, and differences of single videos add up to the difference of R2.
+    Each is R2 plus the video's part in it, (distance (1 - R2) - error) / mean distance: the ratio, linearised. So a
+    video near the training mean does not divide by nearly nothing, and bootstrapping the numbers, or differences of
+    them, gives the interval of the ratio.
+
+    Args:
+        train_mean: (m,), where distances are taken from.
 
     Raises:
         ValueError: every target equals the training mean.
@@ -113,7 +117,8 @@ def r2_per_video(
     distances = mean_per_video(np.square(targets - train_mean).sum(axis=1, dtype=np.float64), videos)
     if not distances.any():
         raise ValueError("every target equals the training mean; R2 is not defined.")
-    return 1 - errors / distances.mean()
+    unexplained = errors.sum() / distances.sum()
+    return 1 - unexplained + (unexplained * distances - errors) / distances.mean()
 
 
 def innovation_cosine(

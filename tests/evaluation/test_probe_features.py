@@ -1,13 +1,27 @@
 """Features are those of a rollout's pass, have not seen the future, and splits share no video."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
 from tiny_models import CHANNELS, HEIGHT, TOKENS_PER_FRAME, WIDTH, random_latents, tiny_model
 
+from video_mirai.data.latent_header import LatentHeader
+from video_mirai.data.latent_shards import LatentShardsConfig
+from video_mirai.data.latent_writer import pack_sample, write_shard
 from video_mirai.data.scenes import Scenes, ScenesConfig
-from video_mirai.evaluation.probe_data import PIXELS, POSITION, collect, open_clips, split_by_video, state_targets
+from video_mirai.evaluation.generation import clip_generator
+from video_mirai.evaluation.probe_data import (
+    PIXELS,
+    POSITION,
+    collect,
+    open_clips,
+    read_batch,
+    split_by_video,
+    state_targets,
+)
 from video_mirai.evaluation.probe_features import (
     ClipBatch,
     HiddenReader,
@@ -43,8 +57,6 @@ def test_states_are_those_of_noisy_chunks_beside_clean_history(chunk_frames: int
     batch = clips()
     found = hidden_reader(batch)
     # The same in one masked pass over [clean history, noisy targets], as in teacher forcing.
-    from video_mirai.evaluation.generation import clip_generator
-
     latents = batch.latents
     noise = torch.stack(
         [torch.randn(latents.shape[1:], generator=clip_generator(3, number, torch.device("cpu"))) for number in (0, 7)]
@@ -163,3 +175,26 @@ def test_a_latent_frame_has_the_state_of_its_last_pixel_frame() -> None:
     state = {"identity": torch.zeros(1, 1, dtype=torch.int64), "position": position, "velocity": position}
     assert state_targets(state, 4)[POSITION][0, :, 0, 0].tolist() == [0, 4, 8]
     assert state_targets({}, 4) == {}
+
+
+def test_encoded_clips_are_shown_as_they_decode_and_need_the_models_codec(tmp_path: Path) -> None:
+    codec = PixelsCodec()
+    samples = []
+    for number in range(6):
+        name = f"{number}.mp4"
+        header = LatentHeader(name, name, 1, codec=codec.fingerprint(), height=4, width=4, fps=8.0, arrays={})
+        latents = np.full((5, 3, 4, 4), number / 10, np.float32)
+        samples.append(pack_sample(str(number), header, {"latents": latents, "times": np.arange(5) / 8}))
+    write_shard(tmp_path / "shard-000000.tar", samples)
+    probed = open_clips(LatentShardsConfig(str(tmp_path)), "all", 4, 100, (0.3, 0.4), 0, codec)
+    assert len(set(probed.videos)) == 6 and [len(part) for part in probed.splits] == [2, 2, 2]
+    batch, state = read_batch(probed, [1, 4], codec)
+    assert batch.latents is not None and batch.video.shape == (2, 4, 3, 4, 4) and state == {}
+    torch.testing.assert_close(batch.video, batch.latents)
+
+    class OtherCodec(PixelsCodec):
+        def fingerprint(self) -> str:
+            return "0" * 64
+
+    with pytest.raises(ValueError, match="was encoded by codec"):
+        open_clips(LatentShardsConfig(str(tmp_path)), "all", 4, 100, (0.3, 0.4), 0, OtherCodec())

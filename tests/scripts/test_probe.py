@@ -4,14 +4,17 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
 from _cli import run_script
-from probe import main
+from probe import leak_note_of_any, main
 from video_mirai.build import export_run
+from video_mirai.config import DataConfig
+from video_mirai.data.latent_shards import LatentShardsConfig
 from video_mirai.media import write_video
 
 CONFIGS = REPOSITORY / "configs" / "eval"
@@ -158,3 +161,14 @@ def test_shipped_model_is_probed_on_videos(
     assert [target["key"] for target in result["targets"]] == ["pixels"]
     assert result["targets"][0]["shape"] == [32, 32, 3] and result["checkpoint"]["layer"] == 4
     assert any("trained on split 'train'" in warning for warning in result["warnings"])
+
+
+def test_latents_that_a_model_was_trained_on_are_refused_and_doubts_are_said() -> None:
+    trained = DataConfig(kind="latent_shards", latent_shards=LatentShardsConfig("here"))
+    run = SimpleNamespace(config=SimpleNamespace(data=trained))
+    assert leak_note_of_any("checkpoint", run, LatentShardsConfig("here"), "test") == ""
+    assert leak_note_of_any("checkpoint", run, LatentShardsConfig("elsewhere"), "test") == ""
+    assert "If it was on these latents" in leak_note_of_any("checkpoint", run, LatentShardsConfig("elsewhere"), "all")
+    for data, split in ((LatentShardsConfig("here"), "train"), (LatentShardsConfig("here", seed=1), "test")):
+        with pytest.raises(ValueError, match="holds clips that --checkpoint was trained on"):
+            leak_note_of_any("checkpoint", run, data, split)

@@ -40,6 +40,11 @@ class Broken(Plain):
         return self.logits(x) / 0.0
 
 
+class Named(Plain):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.logits(x)}
+
+
 class Constant(Plain):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(torch.zeros_like(x))
@@ -82,7 +87,12 @@ def test_other_preprocessing_or_length_is_never_called_fvd(script, options):
 
 
 @pytest.mark.parametrize(
-    ("network", "words"), [(Broken(), "NaN or infinite logits"), (Constant(), "same logits for two different clips")]
+    ("network", "words"),
+    [
+        (Broken(), "NaN or infinite logits"),
+        (Constant(), "same logits for two different clips"),
+        (Named(), "returned a dict without a tensor"),
+    ],
 )
 def test_network_that_does_not_work_is_refused(script, network, words):
     with pytest.raises(ValueError, match=words):

@@ -182,6 +182,8 @@ def _fits(tensor: Tensor | None, shape: torch.Size, name: str) -> bool:
 def the_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """(B, 400) from what I3D files return: logits, logits over time (B, 400, T, ...), or those and probabilities."""
     candidates = [output] if isinstance(output, Tensor) else [part for part in output if isinstance(part, Tensor)]
+    if not candidates:
+        raise ValueError(f"I3D file returned a {type(output).__name__} without a tensor in it; logits are expected.")
     flat = [part.flatten(2).mean(dim=2) if part.ndim > 2 else part for part in candidates]
     logits = [part for part in flat if part.ndim == 2 and not is_probabilities(part)]
     return logits[0] if len(logits) == 1 else flat[0]

@@ -17,7 +17,7 @@ from video_mirai.evaluation.aggregate import (
     mean_estimate,
 )
 from video_mirai.evaluation.detectors.builtin_frames import BuiltinFrames
-from video_mirai.evaluation.frechet import frechet_distance
+from video_mirai.evaluation.frechet import frechet_at_infinity, frechet_distance
 from video_mirai.evaluation.generation import (
     ClipStore,
     StoredClip,
@@ -28,6 +28,7 @@ from video_mirai.evaluation.generation import (
     settings_hash,
 )
 from video_mirai.evaluation.held_out import choose_clips, longest_clip, open_held_out
+from video_mirai.evaluation.mmd import polynomial_mmd
 from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
@@ -116,8 +117,10 @@ def test_truth_against_itself_has_the_highest_psnr_and_ssim():
 
 def test_every_headline_metric_is_scored():
     scored = protocol().score(0, random_clip(1), random_clip(0))
+    row = RowScores("a", "model", [scored, scored], [scored, scored], TIMELINE, 1)
+    found = make_row(row, RESAMPLING)
     for metric in [*protocol().metrics(), *protocol().window_metrics()]:
-        assert metric.key in scored.numbers or metric.key in scored.features
+        assert metric.key in found.metrics
 
 
 def test_true_scene_frames_show_their_own_state():
@@ -149,6 +152,17 @@ def test_row_pools_sliding_clips_and_aligns_windows_in_time():
     assert [(window.first, window.last) for window in row.windows] == [(1, 4), (5, 8)]
     assert row.curves["psnr"].mean == pytest.approx(np.linspace(21, 11, HORIZON).tolist())
     assert row.num_videos == 6
+
+
+def test_distance_has_its_unbiased_companions_beside_it():
+    ours, real = scores_of(40, 1.0), scores_of(40, seed=1)
+    row = make_row(RowScores("a", "model", ours, real, TIMELINE, 1), RESAMPLING)
+    pooled = [np.concatenate([score.features["fd_mean"] for score in scores]) for scores in (ours, real)]
+    assert row.metrics["mmd_mean"].value == pytest.approx(polynomial_mmd(*pooled))
+    assert row.metrics["mmd_mean"].low is not None
+    assert row.metrics["fd_mean_at_infinity"].value == pytest.approx(frechet_at_infinity(*pooled).distance)
+    few = make_row(RowScores("a", "model", ours[:2], real[:2], TIMELINE, 1), RESAMPLING)
+    assert np.isnan(few.metrics["fd_mean_at_infinity"].value)
 
 
 def test_difference_of_a_row_with_itself_is_zero_with_an_interval_of_no_width():

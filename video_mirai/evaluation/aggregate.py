@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band
-from video_mirai.evaluation.frechet import FewSamplesWarning, frechet_distance
+from video_mirai.evaluation.frechet import FewSamplesWarning, frechet_at_infinity, frechet_distance
+from video_mirai.evaluation.mmd import polynomial_mmd
 from video_mirai.evaluation.results import Curve, Difference, Estimate, Row, Window
 
 MIN_VIDEOS_FOR_SUBSETS = 4
@@ -95,6 +96,18 @@ class RowScores:
                 self._cache[key] = frechet_distance(ours, real, ddof=self.ddof)
         return self._cache[key]
 
+    def mmd(self, label: str, videos: np.ndarray | None) -> float:
+        """Polynomial MMD to the reference over the whole videos. videos: as in `distance`."""
+        ours, real = (_features(scores, label, None, videos) for scores in (self.scores, self.reference))
+        return polynomial_mmd(ours, real)
+
+    def at_infinity(self, label: str, seed: int) -> float:
+        """Frechet distance at infinite N; NaN where half of the clips are no more than the features are wide."""
+        ours, real = (_features(scores, label, None, None) for scores in (self.scores, self.reference))
+        if min(len(ours), len(real)) // 2 <= ours.shape[1]:
+            return math.nan
+        return frechet_at_infinity(ours, real, ddof=self.ddof, seed=seed).distance
+
     def labels(self) -> list[str]:
         return list(self.scores[0].features)
 
@@ -128,6 +141,9 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
     metrics = {
         label: _distance_estimate(partial(row.distance, label, None), row, resampling, 0.0) for label in row.labels()
     }
+    for label in row.labels():
+        metrics[mmd_key(label)] = _distance_estimate(partial(row.mmd, label), row, resampling, -math.inf)
+        metrics[infinity_key(label)] = Estimate(row.at_infinity(label, resampling.seed))
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
     windows = [_window(row, i, resampling) for i in range(len(timeline.windows))] if _is_seen(row) else []
@@ -142,6 +158,15 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
 def pooled_key(label: str) -> str:
     """Name of the windows' distance to all windows of the reference together."""
     return f"{label}_pooled"
+
+
+def mmd_key(label: str) -> str:
+    """Name of the polynomial MMD on the features of a distance called `label`."""
+    return f"mmd_{label.removeprefix('fd_')}"
+
+
+def infinity_key(label: str) -> str:
+    return f"{label}_at_infinity"
 
 
 def make_difference(

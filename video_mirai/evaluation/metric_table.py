@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from video_mirai.evaluation.aggregate import infinity_key, mmd_key
 from video_mirai.evaluation.detectors import Detector, FrameEncoder
 from video_mirai.evaluation.results import Metric
 
@@ -24,17 +25,31 @@ def grouped(metrics: Iterable[Metric], group: str) -> list[Metric]:
 
 def distance_metrics(detectors: Iterable[Detector], clip_rule: str) -> list[Metric]:
     """clip_rule: which clips of a video the distance over the whole is made of, as a phrase."""
-    metrics = [
+    metrics = [metric for d in detectors for metric in _of_detector(d, clip_rule)]
+    return grouped(metrics, DISTANCE)
+
+
+def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
+    """The Frechet distance and its companions without its bias."""
+    return [
         Metric(
             d.label, d.label, "", "lower", 2,
             f"Frechet distance between features ({d.name}) of generated and of true clips of {d.clip_frames} frames, "
             f"history left out. Whole videos: {clip_rule}. Windows: clips at the same frames of the truth (aligned), "
             "or all windows of the truth together (pooled). Real against real: other real videos. Interval: half the "
             "spread over random halves of the videos.",
-        )
-        for d in detectors
+        ),
+        Metric(
+            infinity_key(d.label), f"{d.label} at infinite N", "", "lower", 2,
+            f"{d.label} of whole videos, extrapolated over 1 / N to infinitely many clips (Chong & Forsyth 2020); only "
+            "where half of the clips are more than the features are wide; may be negative",
+        ),
+        Metric(
+            mmd_key(d.label), mmd_key(d.label), "", "lower", 3,
+            f"polynomial maximum mean discrepancy of the same features ({d.name}), unbiased, so it may be negative; "
+            "clips of one video are not independent",
+        ),
     ]  # fmt: skip
-    return grouped(metrics, DISTANCE)
 
 
 def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int) -> list[Metric]:

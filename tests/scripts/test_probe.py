@@ -81,14 +81,19 @@ def test_probe_writes_every_file_and_every_comparison(
 
 
 @pytest.mark.slow
-def test_a_model_does_not_differ_from_itself_and_chunks_are_read_at_their_end(
+def test_a_model_does_not_differ_from_itself_also_where_sprites_are_hidden(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ["--checkpoint", runs / "chunked", "--baseline", runs / "chunked"]
-    settings = [*QUICK, "mlp.seeds=1", "picture_videos=0", f"out={tmp_path}"]
+    bar = [
+        f"data.scenes.{key}" for key in ("height=16", "width=16", "sprite_size=3", "occluder_width=6", "max_angle=30")
+    ]
+    rows = ["rows=hidden", "rows_per_clip=4", "num_clips=60"]
+    settings = [*QUICK, *bar, *rows, "mlp.seeds=1", "picture_videos=2", f"out={tmp_path}"]
     assert call(monkeypatch, *models, "--config", CONFIGS / "probe_scenes_tiny.yaml", *settings) == 0
     result = json.loads((tmp_path / "results.json").read_text())
-    assert result["clips"]["frames_read"] == [3, 5]
+    assert result["clips"]["frames_read"] == [3, 5, 7, 9]
+    assert 2 <= result["clips"]["num_rows"]["test"] < 4 * 21
     itself = [d for d in result["differences"] if d["reference"] == "baseline"]
     assert {(d["target"], d["readout"]) for d in itself} == {
         (target, readout) for target in ("pixels", "position", "velocity") for readout in ("ridge", "mlp")

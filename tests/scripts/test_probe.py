@@ -13,8 +13,9 @@ from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_con
 from _cli import run_script
 from probe import leak_note_of_any, main
 from video_mirai.build import export_run
-from video_mirai.config import DataConfig
+from video_mirai.config import DataConfig, load_config
 from video_mirai.data.latent_shards import LatentShardsConfig
+from video_mirai.evaluation.probe_run import ProbeConfig
 from video_mirai.media import write_video
 
 CONFIGS = REPOSITORY / "configs" / "eval"
@@ -166,6 +167,11 @@ def test_shipped_model_is_probed_on_videos(
     assert [target["key"] for target in result["targets"]] == ["pixels"]
     assert result["targets"][0]["shape"] == [32, 32, 3] and result["checkpoint"]["layer"] == 4
     assert any("trained on split 'train'" in warning for warning in result["warnings"])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("probe*.yaml")), ids=lambda path: path.stem)
+def test_shipped_config_is_a_probe(path: Path) -> None:
+    assert load_config(ProbeConfig, path).clip_frames(1) > 8
 
 
 def test_latents_that_a_model_was_trained_on_are_refused_and_doubts_are_said() -> None:

@@ -17,8 +17,10 @@ from video_mirai.evaluation.probe_data import (
     PIXELS,
     POSITION,
     collect,
+    hidden_frames,
     open_clips,
     read_batch,
+    shown_frames,
     split_by_video,
     state_targets,
 )
@@ -158,7 +160,7 @@ def test_no_video_is_in_two_parts_and_all_its_clips_stay_together() -> None:
 def test_targets_are_the_pictures_and_states_of_the_frames_themselves() -> None:
     config = ScenesConfig(height=16, width=16, sprite_size=6.0, num_sprites=2)
     probed = open_clips(config, "test", 5, 8, (0.3, 0.4), 0, PixelsCodec())
-    collected = collect(probed, {"pixels": PixelReader([2], 1, 10_000)}, PixelsCodec(), 3, picture_size=8)
+    collected = collect(probed, {"pixels": PixelReader([2], 1, 10_000)}, [2], PixelsCodec(), 3, picture_size=8)
     assert collected.targets[PIXELS].shape == (8, 5, 8 * 8 * 3) and collected.picture_shape == (8, 8, 3)
     assert isinstance(probed.dataset, Scenes)
     sample = probed.dataset[5]
@@ -168,6 +170,24 @@ def test_targets_are_the_pictures_and_states_of_the_frames_themselves() -> None:
     np.testing.assert_array_equal(collected.targets[POSITION][5, 3], sample["state"]["position"][3][order].flatten())
     pair = rearrange(sample["video"][1:3], "t c h w -> (t c h w)")
     np.testing.assert_array_equal(collected.features["pixels"][5, 0], pair)
+
+
+def test_only_frames_with_a_hidden_sprite_count_where_that_is_asked_for() -> None:
+    config = ScenesConfig(height=16, width=16, sprite_size=3.0, occluder_width=6, max_angle=30.0)
+    probed = open_clips(config, "test", 12, 10, (0.3, 0.4), 0, PixelsCodec())
+    frames = [2, 5, 9]
+    kept = collect(probed, {}, frames, PixelsCodec(), 4, picture_size=8, only_hidden=True).kept
+    visible = torch.stack([probed.dataset[number]["state"]["visible"] for number in range(10)])
+    np.testing.assert_array_equal(kept, ~visible[:, frames, 0].numpy())
+    assert kept.any() and not kept.all()
+    assert collect(probed, {}, frames, PixelsCodec(), 4, picture_size=8).kept.all()
+    shown = shown_frames(probed, kept, frames, 2)
+    rows = [
+        (clip, frame) for clip in probed.splits.test for frame, keep in zip(frames, kept[clip], strict=True) if keep
+    ]
+    assert 1 <= len(shown) <= 2 and all(rows[one.row] == (one.clip, one.frame) for one in shown)
+    with pytest.raises(ValueError, match="rows=hidden needs scenes"):
+        hidden_frames({}, 1)
 
 
 def test_a_latent_frame_has_the_state_of_its_last_pixel_frame() -> None:

@@ -13,8 +13,9 @@ from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_con
 from _cli import run_script
 from probe import leak_note_of_any, main
 from video_mirai.build import export_run
-from video_mirai.config import DataConfig
+from video_mirai.config import DataConfig, load_config
 from video_mirai.data.latent_shards import LatentShardsConfig
+from video_mirai.evaluation.probe_run import ProbeConfig
 from video_mirai.media import write_video
 
 CONFIGS = REPOSITORY / "configs" / "eval"
@@ -81,14 +82,19 @@ def test_probe_writes_every_file_and_every_comparison(
 
 
 @pytest.mark.slow
-def test_a_model_does_not_differ_from_itself_and_chunks_are_read_at_their_end(
+def test_a_model_does_not_differ_from_itself_also_where_sprites_are_hidden(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ["--checkpoint", runs / "chunked", "--baseline", runs / "chunked"]
-    settings = [*QUICK, "mlp.seeds=1", "picture_videos=0", f"out={tmp_path}"]
+    bar = [
+        f"data.scenes.{key}" for key in ("height=16", "width=16", "sprite_size=3", "occluder_width=6", "max_angle=30")
+    ]
+    rows = ["rows=hidden", "rows_per_clip=4", "num_clips=60"]
+    settings = [*QUICK, *bar, *rows, "mlp.seeds=1", "picture_videos=2", f"out={tmp_path}"]
     assert call(monkeypatch, *models, "--config", CONFIGS / "probe_scenes_tiny.yaml", *settings) == 0
     result = json.loads((tmp_path / "results.json").read_text())
-    assert result["clips"]["frames_read"] == [3, 5]
+    assert result["clips"]["frames_read"] == [3, 5, 7, 9]
+    assert 2 <= result["clips"]["num_rows"]["test"] < 4 * 21
     itself = [d for d in result["differences"] if d["reference"] == "baseline"]
     assert {(d["target"], d["readout"]) for d in itself} == {
         (target, readout) for target in ("pixels", "position", "velocity") for readout in ("ridge", "mlp")
@@ -161,6 +167,11 @@ def test_shipped_model_is_probed_on_videos(
     assert [target["key"] for target in result["targets"]] == ["pixels"]
     assert result["targets"][0]["shape"] == [32, 32, 3] and result["checkpoint"]["layer"] == 4
     assert any("trained on split 'train'" in warning for warning in result["warnings"])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("probe*.yaml")), ids=lambda path: path.stem)
+def test_shipped_config_is_a_probe(path: Path) -> None:
+    assert load_config(ProbeConfig, path).clip_frames(1) > 8
 
 
 def test_latents_that_a_model_was_trained_on_are_refused_and_doubts_are_said() -> None:

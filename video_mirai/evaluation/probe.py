@@ -103,9 +103,9 @@ def r2_per_video(
 ) -> Array:
     """(V,) numbers whose mean is R2 over all videos: 1 - sum of squared errors / sum of squared distances.
 
-    Each is R2 plus the video's part in it, (distance (1 - R2) - error) / mean distance: the ratio, linearised. So a
-    video near the training mean does not divide by nearly nothing, and bootstrapping the numbers, or differences of
-    them, gives the interval of the ratio.
+    The sums are over the videos' means. Each number is R2 plus the video's part in it, (distance (1 - R2) - error) /
+    mean distance: the ratio, linearised. So a video near the training mean does not divide by nearly nothing, and
+    bootstrapping the numbers, or differences of them, gives the interval of the ratio.
 
     Args:
         train_mean: (m,), where distances are taken from.

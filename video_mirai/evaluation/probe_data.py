@@ -65,13 +65,22 @@ class Target(NamedTuple):
 class Collected(NamedTuple):
     """What the readouts see of all clips, in the order of their numbers.
 
-    features: by reader, (clips, R, d). targets: by key, (clips, F, m), for every latent frame of a clip. picture_shape:
-    of a frame in targets["pixels"], (H, W, 3).
+    features: by reader, (clips, R, d). targets: by key, (clips, F, m), for every latent frame of a clip. kept:
+    (clips, R), rows that count. picture_shape: of a frame in targets["pixels"], (H, W, 3).
     """
 
     features: dict[str, NDArray[np.float32]]
     targets: dict[str, NDArray[np.float32]]
+    kept: NDArray[np.bool_]
     picture_shape: tuple[int, int, int]
+
+
+class ShownFrame(NamedTuple):
+    """A test frame that the report shows. row: its number among the test rows."""
+
+    clip: int
+    frame: int
+    row: int
 
 
 def open_clips(
@@ -143,11 +152,24 @@ def read_batch(clips: ProbeClips, numbers: list[int], codec: Codec) -> tuple[Cli
 
 
 def collect(
-    clips: ProbeClips, readers: Mapping[str, FeatureReader], codec: Codec, batch_clips: int, picture_size: int
+    clips: ProbeClips,
+    readers: Mapping[str, FeatureReader],
+    frames: Sequence[int],
+    codec: Codec,
+    batch_clips: int,
+    picture_size: int,
+    *,
+    only_hidden: bool = False,
 ) -> Collected:
-    """Reads every clip once with every reader; see `frame_targets` for the targets."""
+    """Reads every clip once with every reader.
+
+    Args:
+        frames: latent frames that the readers read, one a row.
+        only_hidden: only rows in whose frame a sprite is hidden count.
+    """
     features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in readers}
     targets: dict[str, list[NDArray[np.float32]]] = {}
+    kept = np.ones((len(clips.videos), len(frames)), dtype=bool)
     shape = (0, 0, 3)
     count = len(clips.videos)
     for start in range(0, count, batch_clips):
@@ -156,11 +178,14 @@ def collect(
             features[name].append(reader(batch).float().cpu().numpy())
         pictures = shown_pictures(batch.video, codec.temporal_factor, picture_size)
         shape = (pictures.shape[2], pictures.shape[3], 3)
+        if only_hidden:
+            kept[batch.numbers] = hidden_frames(state, codec.temporal_factor)[:, list(frames)]
         for key, values in ({PIXELS: pictures} | state_targets(state, codec.temporal_factor)).items():
             targets.setdefault(key, []).append(values.reshape(*values.shape[:2], -1))
     return Collected(
         {name: np.concatenate(parts) for name, parts in features.items()},
         {key: np.concatenate(parts) for key, parts in targets.items()},
+        kept,
         shape,
     )
 
@@ -175,6 +200,13 @@ def shown_pictures(video: torch.Tensor, frame_stride: int, picture_size: int) ->
     return rearrange((block_means(shown, side) + 1) / 2, "b f c h w -> b f h w c").clamp(0, 1).cpu().numpy()
 
 
+def hidden_frames(state: Mapping[str, torch.Tensor], frame_stride: int) -> NDArray[np.bool_]:
+    """(B, F): whether a sprite is hidden in the latent frame's last pixel frame; ValueError where no state is known."""
+    if not state:
+        raise ValueError("rows=hidden needs scenes, whose sprites' visibility is known; choose rows=all.")
+    return ~state["visible"][:, ::frame_stride].all(dim=2).numpy()
+
+
 def state_targets(state: Mapping[str, torch.Tensor], frame_stride: int) -> dict[str, NDArray[np.float32]]:
     """Position and velocity of every latent frame's last pixel frame, each (B, F, K, 2); nothing where none is known.
 
@@ -186,3 +218,18 @@ def state_targets(state: Mapping[str, torch.Tensor], frame_stride: int) -> dict[
     return {
         key: state[key].take_along_dim(order, dim=2)[:, ::frame_stride].float().numpy() for key in (POSITION, VELOCITY)
     }
+
+
+def shown_frames(
+    clips: ProbeClips, kept: NDArray[np.bool_], frames: Sequence[int], num_videos: int
+) -> list[ShownFrame]:
+    """Of the first test videos that have rows, one clip each: the middle one of its rows."""
+    shown: dict[str, ShownFrame] = {}
+    row = 0
+    for clip in clips.splits.test:
+        rows = np.flatnonzero(kept[clip])
+        if len(rows):
+            middle = len(rows) // 2
+            shown.setdefault(clips.videos[clip], ShownFrame(clip, frames[rows[middle]], row + middle))
+        row += len(rows)
+    return list(shown.values())[:num_videos]

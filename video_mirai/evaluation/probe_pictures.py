@@ -31,12 +31,10 @@ class Picture(NamedTuple):
 
 
 def make_pictures(probe: Probe) -> list[Picture]:
-    """One for each shown clip, at the middle one of the frames that were read."""
+    """One for each shown frame."""
     offsets = probe.config.offsets
-    row = len(probe.frames) // 2
-    frame = probe.frames[row]
     pictures = []
-    for place, clip in enumerate(probe.shown_clips):
+    for place, (clip, frame, _) in enumerate(probe.shown_frames):
         true = probe.collected.targets[PIXELS][clip].reshape(-1, *probe.collected.picture_shape)
         columns = {"now": np.stack([true[frame]] * len(offsets))}
         for name in (BASELINE, CHECKPOINT):

@@ -190,8 +190,11 @@ def _clips_info(probe: Probe) -> ProbeClipsInfo:
         dataset="synthetic scenes" if isinstance(dataset, Scenes) else str(dataset.config.root),
         split=probe.config.split,
         num_clips=len(probe.clips.videos),
-        num_videos={part: len({probe.clips.videos[clip] for clip in clips}) for part, clips in parts.items()},
-        num_rows={part: len(clips) * len(probe.frames) for part, clips in parts.items()},
+        num_videos={
+            part: len({probe.clips.videos[clip] for clip in clips if probe.collected.kept[clip].any()})
+            for part, clips in parts.items()
+        },
+        num_rows={part: int(probe.collected.kept[clips].sum()) for part, clips in parts.items()},
         frames_read=list(probe.frames),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from video_mirai.evaluation.probe_data import (
     Collected,
     ProbeClips,
     ProbeData,
+    ShownFrame,
     collect,
     read_batch,
+    shown_frames,
 )
 from video_mirai.evaluation.probe_features import (
     FeatureReader,
@@ -69,7 +71,8 @@ class ProbeConfig:
         data: where the clips come from. split: of that data set, whatever `data` says; these videos are split again.
         num_clips: at most. val_share, test_share: of the videos, to choose the readouts' strength and to score them.
         history_frames: clean frames before the first chunk that is read.
-        rows_per_clip, stride_frames: so many frames of a clip are read, so far apart; all of them, for every offset.
+        rows_per_clip, stride_frames: so many frames of a clip are read, so far apart; the same for every offset.
+        rows: "all", or "hidden": of scenes only those frames in which a sprite is hidden, and so has to be remembered.
         offsets: frames ahead that are predicted.
         layer: whose residual stream is read: below 1 a fraction of the depth, else a block's number from 1.
         sigma: noise level of the chunk that is read.
@@ -93,6 +96,7 @@ class ProbeConfig:
     history_frames: int = 4
     rows_per_clip: int = 8
     stride_frames: int = 1
+    rows: Literal["all", "hidden"] = "all"
     offsets: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 8])
     layer: float = 0.5
     sigma: float = 0.5
@@ -154,7 +158,7 @@ class VideoNumbers(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Everything that was measured. shown: ridge predictions of pictures {predictor: {offset: (shown clips, m)}}."""
+    """Everything that was measured. shown: ridge predictions of pictures {predictor: {offset: (shown frames, m)}}."""
 
     config: ProbeConfig
     clips: ProbeClips
@@ -164,7 +168,7 @@ class Probe(NamedTuple):
     collected: Collected
     test_videos: list[str]
     scores: list[VideoNumbers]
-    shown_clips: list[int]
+    shown_frames: list[ShownFrame]
     shown: dict[str, dict[int, NDArray[np.float64]]]
 
 
@@ -192,14 +196,16 @@ def run_probe(
     checked, _ = read_batch(clips, list(range(min(CHECKED_CLIPS, len(clips.videos)))), checkpoint.codec)
     for reader in readers.values():
         require_causal(reader, checked, frames, checkpoint.codec.temporal_factor)
-    collected = collect(clips, readers, checkpoint.codec, config.batch_clips, config.picture_size)
-    test = clips.splits.test
-    first_of_video = {clips.videos[clip]: clip for clip in reversed(test)}
-    shown_clips = sorted(first_of_video.values())[: config.picture_videos]
-    probe = Probe(
-        config, clips, models, layers, frames, collected, list(dict.fromkeys(clips.videos[clip] for clip in test)), [],
-        shown_clips, {},
-    )  # fmt: skip
+    only_hidden = config.rows == "hidden"
+    collected = collect(
+        clips, readers, frames, checkpoint.codec, config.batch_clips, config.picture_size, only_hidden=only_hidden
+    )
+    tested = [clip for clip in clips.splits.test if collected.kept[clip].any()]
+    videos = list(dict.fromkeys(clips.videos[clip] for clip in tested))
+    if len(videos) < 2 or any(collected.kept[part].sum() < 2 for part in clips.splits):
+        raise ValueError(f"rows={config.rows} leaves too few frames to fit, choose and test with; give more num_clips.")
+    shown = shown_frames(clips, collected.kept, frames, config.picture_videos)
+    probe = Probe(config, clips, models, layers, frames, collected, videos, [], shown, {})
     probe.scores.extend(_unfitted(probe))
     for name in tqdm(readers, desc="fit", unit="reader"):
         probe.scores.extend(_fitted(probe, name, device))
@@ -235,7 +241,7 @@ def untrained_twin(model: CausalVideoDiT, seed: int) -> CausalVideoDiT:
 def _fitted(probe: Probe, reader: str, device: torch.device) -> Iterator[VideoNumbers]:
     """Ridge and networks on one reader's features; on the checkpoint's, shuffled, too."""
     features = probe.collected.features[reader]
-    parts = Parts(*(np.concatenate(features[clips]) for clips in probe.clips.splits))  # (n, d) each
+    parts = _rows_of_parts(probe, features)
     basis = ridge_basis(parts.train)
     coordinates = Parts(*(basis.coordinates(rows) for rows in parts))
     rng = np.random.default_rng(probe.config.seed)
@@ -254,8 +260,7 @@ def _ridge(probe: Probe, predictor: str, basis: RidgeBasis, coordinates: Parts, 
     ridge = fit_ridge(basis, coordinates.train, targets.train, coordinates.val, targets.val)
     predictions = ridge.predict(coordinates.test)
     if key == PIXELS and predictor in probe.models:
-        rows = [_test_row(probe, clip) for clip in probe.shown_clips]
-        probe.shown.setdefault(predictor, {})[offset] = predictions[rows]
+        probe.shown.setdefault(predictor, {})[offset] = predictions[[shown.row for shown in probe.shown_frames]]
     numbers = _score(probe, key, offset, predictions)
     return VideoNumbers(key, offset, predictor, RIDGE, numbers, ridge.strength, [])
 
@@ -306,15 +311,21 @@ def constant_velocity(probe: Probe, key: str, offset: int) -> NDArray[np.float64
 
 def _targets(probe: Probe, key: str, offset: int) -> Parts:
     """Values so many frames after those that were read, (n, m) for each part; rows in the order of the features'."""
-    values = probe.collected.targets[key]
     frames = np.array(probe.frames) + offset
-    return Parts(*(np.concatenate(values[clips][:, frames]) for clips in probe.clips.splits))
+    return _rows_of_parts(probe, probe.collected.targets[key][:, frames])
+
+
+def _rows_of_parts(probe: Probe, values: NDArray[np.floating]) -> Parts:
+    """(clips, R, m) to the rows that count of each part, (n, m)."""
+    kept = probe.collected.kept
+    return Parts(*(values[clips][kept[clips]] for clips in probe.clips.splits))
 
 
 def _score(probe: Probe, key: str, offset: int, predictions: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     """Every metric of one prediction, one number for each test video."""
     targets = _targets(probe, key, offset)
-    videos = [probe.clips.videos[clip] for clip in probe.clips.splits.test for _ in probe.frames]
+    kept = probe.collected.kept
+    videos = [probe.clips.videos[clip] for clip in probe.clips.splits.test for _ in range(kept[clip].sum())]
     numbers = {"r2": r2_per_video(targets.test, predictions, targets.train.mean(axis=0, dtype=np.float64), videos)}
     cosine = innovation_cosine(_targets(probe, key, 0).test, targets.test, predictions)
     numbers["cosine"] = mean_per_video(cosine, videos)
@@ -324,11 +335,6 @@ def _score(probe: Probe, key: str, offset: int, predictions: NDArray[np.floating
     else:
         numbers["rmse"] = root_mean_square(targets.test, predictions, videos)
     return numbers
-
-
-def _test_row(probe: Probe, clip: int) -> int:
-    """The row of a test clip that pictures show: the middle one."""
-    return probe.clips.splits.test.index(clip) * len(probe.frames) + len(probe.frames) // 2
 
 
 def _require_comparable(models: Mapping[str, ProbedModel]) -> None:

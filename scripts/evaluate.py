@@ -71,6 +71,10 @@ def main() -> None:
     state = PartialState(cpu=config.device == "cpu")
     device = state.device if config.device == "auto" else parse_device(config.device)
     log_to_stderr(is_main_process=state.is_main_process)
+    rows = config.models if isinstance(config, EvaluateConfig) else config.fakes
+    for name, _ in map(named, arguments.vbench_results):
+        if name not in rows:
+            raise ValueError(f"--vbench-results {name}=...: no such row; the rows are {', '.join(rows)}.")
     vbench = tuple(read_vbench(*named(text), arguments.vbench_flags) for text in arguments.vbench_results)
     if isinstance(config, EvaluateConfig):
         findings = checkpoints(config, state, device, vbench, allow_import=arguments.allow_import)

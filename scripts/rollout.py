@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from video_mirai.build import LoadedRun
     from video_mirai.sampling.rollout import RolloutSettings
+    from video_mirai.sampling.state import SavedRollout
     from video_mirai.sampling.stream import ContextFn
     from video_mirai.training.signals import StopSignals
 
@@ -104,6 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to show, from the first generated frame on or from FRAME; needs --text-encoder",
     )
     add("--text-encoder", type=Path, metavar="DIR", help="the encoder that embedded the captions in training")
+    add("--save-state", type=Path, metavar="FILE", help="where the stream stands at the end (.safetensors)")
+    add("--load-state", type=Path, metavar="FILE", help="go on from there, bit for bit; with --history none")
     add("--settings", help="YAML of rollout settings that replace the run's own")
     add("--steps", type=int, help="denoising steps per chunk")
     add("--window", type=int, help="latent frames attended to, besides the sink")
@@ -119,6 +122,8 @@ def check_options(options: argparse.Namespace) -> None:
             raise ValueError(f"--{option} {vars(options)[option]} must be at least 1.")
     if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
         raise ValueError(f"--seeds {' '.join(map(str, options.seeds))}: numbers from 0, each once.")
+    if options.load_state is not None and options.history != [NOTHING]:
+        raise ValueError(f"--load-state goes on from its own history: say --history {NOTHING}.")
     if options.fps is not None and not 0 < options.fps < float("inf"):
         raise ValueError(f"--fps {options.fps} must be positive.")
 
@@ -134,6 +139,8 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     log_to_stderr()
     sources = list_sources(options.history, options.index, options.split)
     jobs = plan_jobs(sources, options.seeds, options.out, options.layout, f".{options.format.lstrip('.')}")
+    if len(jobs) > 1 and (options.save_state or options.load_state):
+        raise ValueError(f"a state is that of one video (or one --grid), and these are {len(jobs)}.")
     state = PartialState(cpu=options.device == "cpu")
     device = state.device if options.device == "auto" else parse_device(options.device)
     run = load_run(options.checkpoint, device)
@@ -208,15 +215,17 @@ def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
     from tqdm import tqdm
 
     from video_mirai.media import RawWriter, WriteError, open_writer
+    from video_mirai.sampling.state import save_state
     from video_mirai.sampling.stream import NonFiniteLatents
 
     options = session.options
     history = read_history(session.run, job.source, session.request)
+    stream = open_stream(session, job)
     fps = options.fps if options.fps is not None else history.fps
     writer = RawWriter(session.stdout, fps) if session.stdout is not None else open_writer(job.out, fps)
     bar = tqdm(total=options.frames, unit="frame", desc=job.out.name, disable=not session.is_main)
     try:
-        with closing(arranged(session, job, history)) as pictures, writer, bar:
+        with closing(arranged(session, job, history, stream)) as pictures, writer, bar:
             writer.append(next(pictures))
             given = writer.num_frames
             while writer.num_frames < given + options.frames and signals.received is None:
@@ -230,6 +239,8 @@ def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
         ) from error
     except WriteError as error:
         raise SystemExit(f"error: {error}") from error
+    if options.save_state is not None:
+        save_state(options.save_state, stream.state, stream.generator, stream.decoder)
     generated = writer.num_frames - given
     if generated < options.frames:
         print(
@@ -241,11 +252,24 @@ def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:
         print(f"{job.out}: {given} frames of history, {generated} generated, {fps:g} fps", flush=True)
 
 
-def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndarray, None, None]":
+def open_stream(session: Session, job: Job) -> "SavedRollout":
+    """Where the rollout of a file begins: as --load-state left it, or anew."""
+    from video_mirai.evaluation.generation import clip_generator
+    from video_mirai.models.decoder_memory import DecoderMemory
+    from video_mirai.sampling.state import RolloutState, SavedRollout, load_state
+
+    if session.options.load_state is not None:
+        return load_state(session.options.load_state, session.run.model)
+    generators = [clip_generator(seed, job.source.number, session.request.device) for seed in job.seeds]
+    return SavedRollout(RolloutState(), generators, DecoderMemory())
+
+
+def arranged(
+    session: Session, job: Job, history: History, stream: "SavedRollout"
+) -> "Generator[np.ndarray, None, None]":
     """Pictures (T, H', W', 3) uint8 of the file: those of the history, then those of one chunk after another."""
     import numpy as np
 
-    from video_mirai.evaluation.generation import clip_generator
     from video_mirai.media import to_uint8
     from video_mirai.sampling.rollout import rollout
 
@@ -259,8 +283,9 @@ def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndar
         context = steer(
             session.kind, session.steering, history.context, latents.shape[1], options.frames, len(job.seeds), device
         )
-    generators = [clip_generator(seed, job.source.number, device) for seed in job.seeds]
-    chunks = rollout(session.run.model, latents, session.settings, generators, context=context)
+    chunks = rollout(
+        session.run.model, latents, session.settings, stream.generator, context=context, state=stream.state
+    )
     layout = Layout(options.layout, job.seeds, options.scale)
     with ExitStack() as stack:
         read_truth = None
@@ -269,7 +294,7 @@ def arranged(session: Session, job: Job, history: History) -> "Generator[np.ndar
                 raise ValueError(f"--compare: no truth is known of {job.source.path or job.source.name}.")
             read_truth = stack.enter_context(history.open_truth())
         position = 0
-        for part in session.run.codec.decode_stream(chain([latents], chunks)):
+        for part in session.run.codec.decode_stream(chain([latents], chunks), stream.decoder):
             videos = to_uint8(part)
             num_frames = videos.shape[1]
             truth = None if read_truth is None else dark_after(read_truth(position, num_frames), num_frames)

@@ -170,3 +170,28 @@ def test_two_processes_write_the_same_files_as_one(start: Start, roll_out: RollO
     contents = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
     assert len(contents[0]) == 6
     assert contents[0] == contents[1]
+
+
+def test_a_saved_state_goes_on_bit_for_bit(roll_out: RollOut, tmp_path: Path) -> None:
+    usual, state = ("--seed", 3, "--out"), tmp_path / "state.safetensors"
+    clip = ("--history", "dataset", "--history-frames", 2)
+    assert roll_out(*clip, "--frames", 9, *usual, tmp_path / "whole.npy") == 0
+    assert roll_out(*clip, "--frames", 4, "--save-state", state, *usual, tmp_path / "first.npy") == 0
+    assert roll_out("--history", "none", "--load-state", state, "--frames", 5, *usual, tmp_path / "rest.npy") == 0
+    whole, first, rest = (np.load(tmp_path / f"{name}.npy") for name in ("whole", "first", "rest"))
+    np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--history", "dataset", "--load-state", "state.safetensors"), "say --history none"),
+        (("--history", "none", "--load-state", "missing.safetensors"), "does not exist"),
+        (("--history", "none", "--seeds", 0, 1, "--save-state", "state.safetensors"), "that of one video"),
+    ],
+)
+def test_a_state_that_cannot_be_is_one_line(
+    roll_out: RollOut, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple, message: str
+) -> None:
+    assert roll_out(*options, "--frames", 1, "--out", f"{tmp_path}/out/") == 2
+    assert message in last_line(capsys)

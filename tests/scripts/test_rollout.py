@@ -9,6 +9,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny_training import REPOSITORY
 
 import rollout
@@ -64,11 +65,14 @@ def test_history_comes_from_the_runs_data_set_too(roll_out: RollOut, run_folder:
 def test_settings_files_replace_the_runs_own_and_options_replace_both(run_folder: Path, tmp_path: Path) -> None:
     run = build.load_run(run_folder)
     required = ["--checkpoint", "-", "--history", "-", "--frames", "1", "--out", "-"]
-    for name in ("fast", "careful"):
+    changed = {path.stem: OmegaConf.load(path) for path in (REPOSITORY / "configs" / "rollout").glob("*.yaml")}
+    assert changed
+    for name, changes in changed.items():
         words = ["--settings", str(REPOSITORY / "configs" / "rollout" / f"{name}.yaml"), "--window", "5"]
         settings = rollout.rollout_settings(run, rollout.build_parser().parse_args([*required, *words]))
         assert settings.window_frames == 5
-        assert settings.num_steps == {"fast": 4, "careful": 12}[name]
+        assert settings.num_steps == changes.get("num_steps", run.rollout.num_steps)
+        assert settings.guidance.history_scale == changes.get("guidance", {}).get("history_scale", 1.0)
         assert settings.history_sigma == run.rollout.history_sigma
     bad = tmp_path / "bad.yaml"
     bad.write_text("num_step: 3\n")

@@ -32,7 +32,6 @@ from video_mirai.evaluation.probe_features import (
     block_side,
     frames_to_read,
     require_causal,
-    resolve_layer,
 )
 from video_mirai.flow.path import interpolate
 from video_mirai.models.codecs import PixelsCodec
@@ -136,13 +135,6 @@ def test_states_that_are_too_wide_become_means_of_blocks_of_tokens() -> None:
     torch.testing.assert_close(narrow.view(2, 1, 72, 2, 2)[..., 0, :], expected, rtol=1e-4, atol=1e-5)
     assert block_side(10_000, 3, 5, 7) == 5  # never less than one block
     assert block_means(torch.ones(2, 3, CHANNELS, 5, 5), 3).shape == (2, 3, CHANNELS, 2, 2)
-
-
-def test_layer_is_a_number_or_a_fraction_of_the_depth() -> None:
-    assert [resolve_layer(layer, 8) for layer in (0.5, 0.01, 3, 8)] == [4, 1, 3, 8]
-    for wrong in (0, 9, 2.5, -1):
-        with pytest.raises(ValueError, match="layers go from 1 to 8"):
-            resolve_layer(wrong, 8)
 
 
 def test_no_video_is_in_two_parts_and_all_its_clips_stay_together() -> None:

@@ -152,21 +152,6 @@ def block_means(grids: Tensor, side: int) -> Tensor:
     return means.unflatten(0, grids.shape[:-3])
 
 
-def resolve_layer(layer: float, num_layers: int) -> int:
-    """A block's number from 1: `layer` itself, or below 1 that fraction of the depth, at least the first.
-
-    Raises:
-        ValueError: no such block.
-    """
-    if 0 < layer < 1:
-        return max(1, round(layer * num_layers))
-    if not 1 <= layer <= num_layers or layer != int(layer):
-        raise ValueError(
-            f"layer={layer:g}: this model's layers go from 1 to {num_layers}; or give a fraction of its depth below 1."
-        )
-    return int(layer)
-
-
 def require_causal(reader: FeatureReader, clips: ClipBatch, frames: Sequence[int], frame_stride: int) -> None:
     """Gives the clips another future after every frame that is read; features up to there have to stay bit for bit.
 

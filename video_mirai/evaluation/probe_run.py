@@ -38,7 +38,6 @@ from video_mirai.evaluation.probe_features import (
     PixelReader,
     frames_to_read,
     require_causal,
-    resolve_layer,
 )
 from video_mirai.evaluation.probe_mlp import MlpConfig, fit_mlp
 from video_mirai.evaluation.probe_result import (
@@ -56,6 +55,7 @@ from video_mirai.evaluation.probe_result import (
 )
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec
+from video_mirai.models.teachers import resolve_layer
 from video_mirai.sampling.rollout import RolloutSettings
 
 # Clips whose later frames are replaced in the causality check.
@@ -190,7 +190,7 @@ def run_probe(
     """
     models = {CHECKPOINT: checkpoint} | ({BASELINE: baseline} if baseline is not None else {})
     _require_comparable(models)
-    layers = {name: resolve_layer(config.layer, m.model.config.num_layers) for name, m in models.items()}
+    layers = {name: resolve_layer("layer", config.layer, m.model.config.num_layers) for name, m in models.items()}
     frames = config.frames_read(checkpoint.rollout.chunk_frames)
     readers = make_readers(config, models, layers, frames)
     checked, _ = read_batch(clips, list(range(min(CHECKED_CLIPS, len(clips.videos)))), checkpoint.codec)

@@ -114,7 +114,7 @@ def test_a_model_does_not_differ_from_itself_also_where_sprites_are_hidden(
         (["sigm=3"], "error: sigm: unknown key"),
         (["sigma=3"], "error: sigma=3.0 must lie in [0, 1]"),
         (["offsets=[1,1]"], "error: offsets=[1, 1]: give at least one"),
-        (["layer=9"], "error: layer=9: this model's layers go from 1 to 2"),
+        (["layer=9"], "error: layer=9: its layers go from 1 to 2"),
         (["num_clips=4"], "error: 4 videos leave 1 to test on"),
         (["split=train"], "error: split='train' holds clips that models.checkpoint was trained on"),
         (["data.scenes.height=32"], "error: the held-out clips are 32x32"),

@@ -19,7 +19,8 @@ class WriteError(OSError):
     """A disk that takes no more. What is on it already stays as it is, and can be read."""
 
     def __init__(self, path: Path, num_frames: int, reason: Exception) -> None:
-        said = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).rstrip(".")
+        known = reason.strerror if isinstance(reason, OSError) else None
+        said = (known or str(reason) or type(reason).__name__).rstrip(".")
         super().__init__(f"cannot go on writing {path}: {said}; {num_frames} frames were written before.")
 
 

@@ -60,6 +60,12 @@ def test_the_drawn_ink_has_its_centre_of_mass_at_the_position(sprites: str) -> N
         np.testing.assert_allclose(found, sample["state"]["position"][:, 0].numpy(), atol=0.05)
 
 
+def test_discs_differ_in_colour_alone() -> None:
+    discs = Scenes(4, 2, sprites="discs", colours=("red", "blue"))
+    assert discs.identity_names == ("red disc", "blue disc")
+    assert {int(discs[index]["state"]["identity"][0]) for index in range(4)} <= {0, 1}
+
+
 def test_motion_of_a_tenth_of_a_pixel_changes_the_picture() -> None:
     disc = load_sprites("drawn")[0]
     still, moved = draw_sprite(disc, 8, np.array([[8.0, 8.0], [8.1, 8.0]]), 16, 16)
@@ -142,7 +148,7 @@ def test_a_sprite_covered_by_another_one_is_not_visible() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sprites": "cats"}, "known: digits, drawn"),
+        ({"sprites": "cats"}, "known: digits, discs, drawn"),
         ({"split": "dev"}, "known: train, val, test"),
         ({"num_sprites": 0}, "num_sprites=0"),
         ({"num_sprites": 7, "colours": ("red",)}, "6 identities"),

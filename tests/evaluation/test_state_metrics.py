@@ -201,12 +201,13 @@ def test_different_lengths_and_equal_sprites_are_refused() -> None:
         {"colours": ("white",)},
         {"num_sprites": 2, "height": 48, "width": 48},
         {"occluder_width": 10, "max_angle": 45.0},
+        {"sprites": "discs", "height": 16, "width": 32, "sprite_size": 6.0, "occluder_width": 12, "max_angle": 30.0},
         {"sprites": "digits"},
     ],
-    ids=["plain", "white", "two", "occluder", "digits"],
+    ids=["plain", "white", "two", "occluder", "discs", "digits"],
 )
 def test_the_reader_finds_true_sprites_to_a_fraction_of_a_pixel(settings: dict[str, object]) -> None:
-    if "sprites" in settings:
+    if settings.get("sprites") == "digits":
         pytest.importorskip("sklearn")
     config = dataclasses.replace(ScenesConfig(num_clips=6, num_frames=16, split="val"), **settings)
     scenes = Scenes(**dataclasses.asdict(config))

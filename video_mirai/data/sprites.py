@@ -119,4 +119,13 @@ def _digit_sprites() -> tuple[Sprite, ...]:
     return tuple(sprites)
 
 
-SPRITE_SETS: dict[str, Callable[[], tuple[Sprite, ...]]] = {"drawn": _drawn_sprites, "digits": _digit_sprites}
+def _discs() -> tuple[Sprite, ...]:
+    """One shape, so that identity is colour alone."""
+    return _drawn_sprites()[:1]
+
+
+SPRITE_SETS: dict[str, Callable[[], tuple[Sprite, ...]]] = {
+    "drawn": _drawn_sprites,
+    "discs": _discs,
+    "digits": _digit_sprites,
+}

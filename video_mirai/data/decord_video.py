@@ -49,7 +49,7 @@ class _DecordVideo:
         height, width = self._decode([0]).shape[1:3]
         return VideoInfo(len(self.timestamps), float(self._reader.get_avg_fps()), height, width)
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
         return self._decode(frame_indices)
 

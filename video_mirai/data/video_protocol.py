@@ -42,8 +42,11 @@ class OpenVideo(Protocol):
         """What the container says, and the size of a frame, which is decoded for it."""
         ...
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
-        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails."""
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails.
+
+        reads_on: the frames that follow these are read next, which then costs no more than decoding them.
+        """
         ...
 
 

@@ -137,9 +137,9 @@ class _DecordOrPyav:
     def info(self) -> VideoInfo:
         return self._ask(lambda video: video.info)
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
-        return self._ask(lambda video: video.read(frame_indices))
+        return self._ask(lambda video: video.read(frame_indices, reads_on=reads_on))
 
     def _ask(self, question: Callable[[OpenVideo], Result]) -> Result:
         try:

@@ -150,6 +150,14 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyav_video, "_opened_slowly", set())
 
 
+@pytest.mark.parametrize("kind", ["b_frames.mp4", "rotated.mp4"])
+def test_frames_made_small_one_by_one_are_those_made_small_together(tmp_path: Path, backend: str, kind: str) -> None:
+    path = write_kind(tmp_path, kind)
+    with open_video(path, backend) as video:
+        together = fit_frames(video.read([30, 3, 4]), 24, 32)
+    np.testing.assert_array_equal(read_clip(path, [30, 3, 4], 24, 32, backend), together)
+
+
 @pytest.mark.usefixtures("fresh_process")
 @pytest.mark.parametrize("width", [16, 24, 48])
 def test_a_width_that_decord_cannot_decode_is_read_through_pyav_and_that_is_said_once(
@@ -183,7 +191,7 @@ def test_pyav_does_not_stand_in_where_its_frame_numbers_mean_other_frames(
     class FailingVideo:
         timestamps = np.arange(29) / 10  # one frame fewer than PyAV sees
 
-        def read(self, frame_indices: list[int], *, reads_on: bool) -> np.ndarray:
+        def read(self, frame_indices: list[int], **settings: Any) -> np.ndarray:
             raise UnreadableVideo("clip.mp4", "decord's reason")
 
     pytest.importorskip("decord")

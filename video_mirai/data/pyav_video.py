@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, check_indices, first_line
+from video_mirai.data.video_protocol import (
+    Change,
+    OpenVideo,
+    UnreadableVideo,
+    VideoInfo,
+    check_indices,
+    first_line,
+    unchanged,
+)
 
 SKIPPABLE_CODECS = ("h264",)  # here a picture itself says, and truly, that no other one refers to it
 RESTART_FRAMES = 300  # frames up to here are read from the start of the file when their key frame is of no use
@@ -117,6 +125,8 @@ class _PyavVideo:
             self._index = _cached_index(path, container)
         self._wanted: frozenset[int] = frozenset()  # presentation times of the frames that are being read
         self._last = 0  # of these
+        self._each: Change = unchanged
+        self._sizes: set[tuple[int, int]] = set()  # (height, width) of the frames that have been read
         self._frames: Iterator[Any] | None = None  # from a decoder that can go on after the frames read last
         self._next_frame = 0  # the one after the last that was read
 
@@ -131,6 +141,7 @@ class _PyavVideo:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
             raise UnreadableVideo(self._path, "does not say its frame rate")
+        self._each = unchanged
         with _named_errors(self._path, "decoding failed"):
             pictures = self._read_run(
                 [0], follows=False, reads_on=False
@@ -140,19 +151,21 @@ class _PyavVideo:
         height, width = next(iter(pictures.values())).shape[:2]
         return VideoInfo(len(self._index.pts), float(rate), height, width)
 
-    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self._index.pts))
         try:
-            return self._read(frame_indices, reads_on)
+            return self._read(frame_indices, reads_on, each)
         except UnreadableVideo:
             if not self._is_quick:
                 raise
         self._open(quickly=False)
-        frames = self._read(frame_indices, reads_on)
+        frames = self._read(frame_indices, reads_on, each)
         _opened_slowly.add(str(self._path))
         return frames
 
-    def _read(self, frame_indices: Sequence[int], reads_on: bool) -> np.ndarray:
+    def _read(self, frame_indices: Sequence[int], reads_on: bool, each: Change) -> np.ndarray:
+        self._each = each
+        self._sizes.clear()
         wanted = sorted(set(frame_indices))
         # A read by itself ends with the last packet that it needs; reads that follow each other keep the decoder going.
         follows = self._next_frame > 0 and 0 <= wanted[0] - self._next_frame <= WORTH_A_SEEK
@@ -163,9 +176,8 @@ class _PyavVideo:
         missing = len(wanted) - len(found)
         if missing:
             raise UnreadableVideo(self._path, f"decoding failed ({missing} of {len(wanted)} frames are missing)")
-        sizes = sorted({frame.shape[:2] for frame in found.values()})
-        if len(sizes) > 1:
-            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sizes}")
+        if len(self._sizes) > 1:
+            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sorted(self._sizes)}")
         self._next_frame = wanted[-1] + 1
         return np.stack([found[int(self._index.pts[frame])] for frame in frame_indices])
 
@@ -180,7 +192,7 @@ class _PyavVideo:
         yield run
 
     def _read_run(self, run: list[int], follows: bool, reads_on: bool) -> dict[int, np.ndarray]:
-        """Pictures by presentation time; those that the file does not give are missing."""
+        """What is made of each frame, by presentation time; those that the file does not give are missing."""
         import av
 
         self._wanted = frozenset(int(self._index.pts[frame]) for frame in run)
@@ -216,7 +228,9 @@ class _PyavVideo:
             shown = frame.pts
             if shown in self._wanted:
                 picture = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
-                found[shown] = np.rot90(picture, round(frame.rotation / 90))
+                upright = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                self._sizes.add(upright.shape[:2])
+                found[shown] = self._each(upright)
             if shown >= self._last:
                 break
         return found

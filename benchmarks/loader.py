@@ -33,7 +33,7 @@ def measure_loader(sizes: Sizes, work_dir: Path) -> Findings:
 
 
 def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findings: Findings) -> None:
-    """Adds the rows of one size; the clips tile the videos, so that all variants read the same frames."""
+    """Adds the rows of one size; the clips tile the videos, but for those that start at key frames or drawn places."""
     videos = write_videos(folder, size)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     backends = list(dict.fromkeys(["pyav", available_backend("decord")]))
@@ -42,6 +42,8 @@ def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findi
     tiled = size.clip_frames
     variants: dict[str, Timed] = {name: loader_epoch(folder, size, backend, 1, tiled) for backend, name in ours.items()}
     variants[AT_KEY_FRAMES] = loader_epoch(folder, size, backends[0], 1, size.key_frame_every)
+    repeated = {number: f"VideoFolder, pyav, {number} clips a place, one worker" for number in size.clips_per_place}
+    variants |= {name: repeated_epoch(folder, size, backends[0], number) for number, name in repeated.items()}
     variants |= {PLAIN: lambda: decode_all(videos, to_rgb=True), BARE: lambda: decode_all(videos, to_rgb=False)}
     if cores > 1:
         variants[many] = loader_epoch(folder, size, backends[0], cores, tiled)
@@ -53,16 +55,18 @@ def measure_size(size: LoaderSize, label: str, sizes: Sizes, folder: Path, findi
         findings.add(GROUP, f"{label}: {name}", values, "clips/s")
         findings.series[f"{label}: {name}, clips/s"] = values
     findings.add(GROUP, f"{label}: frames decoded for each of a clip", [decoded_per_frame(size)], "x")
+    for number in repeated:
+        findings.add(GROUP, f"{label}: the same, {number} clips a place", [decoded_at_places(size, number)], "x")
     for backend, name in ours.items():
         values = ratios(rates[name], rates[PLAIN])
         at_least = LEAST_SHARE if size.target and backend == backends[0] else None
         findings.add(GROUP, f"{label}: VideoFolder, {backend} / PyAV to RGB", values, "x", at_least=at_least)
-    values = ratios(rates[AT_KEY_FRAMES], rates[PLAIN])
     at_least = LEAST_SHARE if size.target else None
-    findings.add(GROUP, f"{label}: {AT_KEY_FRAMES} / PyAV to RGB", values, "x", at_least=at_least)
-    findings.add(
-        GROUP, f"{label}: VideoFolder, {backends[0]} / PyAV, no RGB", ratios(rates[ours[backends[0]]], rates[BARE]), "x"
-    )
+    for name in (AT_KEY_FRAMES, *repeated.values()):
+        values = ratios(rates[name], rates[PLAIN])
+        findings.add(GROUP, f"{label}: {name} / PyAV to RGB", values, "x", at_least=at_least)
+    for name in (ours[backends[0]], *repeated.values()):
+        findings.add(GROUP, f"{label}: {name} / PyAV, no RGB", ratios(rates[name], rates[BARE]), "x")
     if cores > 1:
         speedup = ratios(rates[many], rates[ours[backends[0]]])
         name = f"{label}: {cores} workers / one worker"
@@ -73,6 +77,13 @@ def decoded_per_frame(size: LoaderSize) -> float:
     """A clip is decoded from the key frame before it, so on average more than its own frames are."""
     starts = np.arange(size.clips_per_video) * size.clip_frames
     return float(np.mean(starts % size.key_frame_every + size.clip_frames)) / size.clip_frames
+
+
+def decoded_at_places(size: LoaderSize, clips_per_place: int) -> float:
+    """The expected value for places that are drawn, each of which is decoded from the key frame before it."""
+    clip_frames = clips_per_place * size.clip_frames
+    starts = np.arange(size.clips_per_video * size.clip_frames - clip_frames + 1)
+    return float(np.mean(starts % size.key_frame_every + clip_frames)) / clip_frames
 
 
 def write_videos(folder: Path, size: LoaderSize) -> list[Path]:
@@ -98,7 +109,7 @@ def clips_at_key_frames(size: LoaderSize) -> int:
 
 
 def loader_epoch(folder: Path, size: LoaderSize, backend: str, num_workers: int, stride_frames: int) -> Timed:
-    """Every clip once, in random order, resized, in batches; starting the workers doesn't count.
+    """Every clip once, in random order, resized, in batches.
 
     stride_frames: from the start of a clip to that of the next.
     """
@@ -116,14 +127,34 @@ def loader_epoch(folder: Path, size: LoaderSize, backend: str, num_workers: int,
     expected = size.videos * in_one
     if len(dataset) != expected or expected % size.batch:
         raise RuntimeError(f"{len(dataset)} clips were cut where {expected} were meant, a multiple of {size.batch}.")
-    num_batches = expected // size.batch
+    return timed_epoch(dataset, EpochSampler(expected, size.batch, seed=0), num_workers)
+
+
+def repeated_epoch(folder: Path, size: LoaderSize, backend: str, clips_per_place: int) -> Timed:
+    """As many clips as tile the videos, by one worker, from places that are drawn."""
+    dataset = VideoFolder(
+        folder,
+        size.clip_frames,
+        height=size.clip_pixels,
+        width=size.clip_pixels,
+        split="all",
+        clips_per_video=size.clips_per_video,
+        clips_per_place=clips_per_place,
+        backend=backend,
+        on_bad="raise",
+    )
+    batch = max(size.batch, clips_per_place)
+    return timed_epoch(dataset, EpochSampler(len(dataset), batch, seed=0, clips_per_place=clips_per_place), 1)
+
+
+def timed_epoch(dataset: VideoFolder, sampler: EpochSampler, num_workers: int) -> Timed:
+    """Reads an epoch, in order of the sampler; starting the workers doesn't count."""
 
     def run() -> float:
-        sampler = EpochSampler(expected, size.batch, seed=0)
         with BatchStream(dataset, sampler, LoaderConfig(num_workers=num_workers)) as batches:
             next(batches)  # now the workers run, and are as far ahead as they will be at the end
             start = time.perf_counter()
-            for _ in islice(batches, num_batches):
+            for _ in islice(batches, sampler.steps_per_epoch):
                 pass
             return time.perf_counter() - start
 

@@ -107,6 +107,7 @@ class LoaderSize:
     Attributes:
         key_frame_every: frames from one key frame to the next; also the frame rate.
         clip_pixels: height and width that the loader resizes to.
+        clips_per_place: of repeated sampling, each measured.
         target: whether the ratio to a plain decode is held against the target.
     """
 
@@ -118,6 +119,7 @@ class LoaderSize:
     key_frame_every: int = 30
     clip_pixels: int = 64
     batch: int = 4
+    clips_per_place: tuple[int, ...] = (2, 4)
     target: bool = True
 
 
@@ -190,5 +192,16 @@ QUICK = Sizes(
         profiled_frames=2,
     ),
     frechet=FrechetSize(samples=32, widths=(8,), exact_samples=8, exact_width=4, exact_cases=2),
-    loaders=(LoaderSize(videos=2, clips_per_video=2, clip_frames=4, height=48, width=64, clip_pixels=16, batch=2),),
+    loaders=(
+        LoaderSize(
+            videos=2,
+            clips_per_video=2,
+            clip_frames=4,
+            height=48,
+            width=64,
+            clip_pixels=16,
+            batch=2,
+            clips_per_place=(2,),
+        ),
+    ),
 )

@@ -49,6 +49,7 @@ RATIOS = [
     "width 48, 3 layers: ours, share of the matmul rate",
     "64x48, key frame every 30: VideoFolder, pyav / PyAV to RGB",
     "64x48, key frame every 30: VideoFolder, decord / PyAV to RGB",
+    "64x48, key frame every 30: VideoFolder, pyav, 2 clips a place, one worker / PyAV to RGB",
 ]
 
 

@@ -1,5 +1,6 @@
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -50,6 +51,31 @@ def test_the_global_order_does_not_depend_on_the_number_of_processes() -> None:
     for batch, first, second in zip(together, *ranks, strict=True):
         assert batch[0::2] == first
         assert batch[1::2] == second
+
+
+def test_one_clip_a_place_is_the_plain_permutation() -> None:
+    assert [key.index for batch in take(5) for key in batch] == np.random.default_rng([0, 0]).permutation(11).tolist()[
+        :10
+    ]
+
+
+def test_clips_of_a_place_stay_together_whatever_the_number_of_processes() -> None:
+    placed = {"num_items": 24, "clips_per_place": 2}
+    together = take(8, batch_size=8, **placed)
+    assert {key.index for batch in together[:3] for key in batch} == set(range(24))
+    for batch in together:
+        assert all(second == ClipKey(*first)._replace(index=first.index + 1) and first.index % 2 == 0
+                   for first, second in zip(batch[0::2], batch[1::2], strict=True))  # fmt: skip
+    ranks = [take(8, batch_size=4, rank=rank, num_processes=2, **placed) for rank in range(2)]
+    for batch, first, second in zip(together, *ranks, strict=True):
+        assert first == [*batch[0:2], *batch[4:6]]
+        assert second == [*batch[2:4], *batch[6:8]]
+    assert take(3, batch_size=8, start_step=4, **placed) == together[4:7]
+
+
+def test_a_batch_that_places_do_not_fill_is_an_error() -> None:
+    with pytest.raises(ValueError, match="3 clips per process is not a multiple of clips_per_place=2"):
+        EpochSampler(12, 3, 0, clips_per_place=2)
 
 
 def test_a_batch_larger_than_the_data_set_is_an_error() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from video_kinds import HEIGHT, WIDTH, write_kind
+from video_kinds import HEIGHT, WIDTH, damage, write_kind
 from video_kinds import numbers as bar_codes
 
-from video_mirai.data import video_folder
+from video_mirai.data import pyav_video, video_folder
 from video_mirai.data.batch import ClipKey, VideoBatch
 from video_mirai.data.batch_stream import BatchStream, LoaderConfig
 from video_mirai.data.clip_dataset import TooManyBadItems
-from video_mirai.data.loader import EpochSampler
+from video_mirai.data.loader import EpochSampler, collate_clips
 from video_mirai.data.video_folder import VideoFolder, clip_indices, count_starts
 from video_mirai.data.video_list import list_videos, split_of, write_manifest
 from video_mirai.data.video_reader import UnreadableVideo
@@ -199,6 +199,92 @@ def test_batches_do_not_depend_on_the_number_of_workers_even_with_a_bad_file(fol
         assert torch.equal(alone["video"], shared["video"])
 
 
+def place_of_three(root: Path, num_frames: int = 4, **settings: object) -> VideoFolder:
+    """A data set of which each place has three clips."""
+    return open_folder(root, num_frames, **{"clips_per_video": 3, "clips_per_place": 3, **settings})
+
+
+def test_one_clip_a_place_starts_where_seed_epoch_and_index_say(
+    make_video: MakeVideo, numbers: Callable[..., list[int]]
+) -> None:
+    dataset = open_folder(make_video().parent, seed=7, clips_per_video=2)
+    for key in (ClipKey(0, 0), ClipKey(0, 1), ClipKey(3, 1)):
+        assert numbers(dataset, key)[0] == np.random.default_rng([7, *key, 0]).integers(27)
+
+
+@pytest.mark.parametrize(("fps", "num_frames", "step", "last"), [(None, 8, 1, 6), (5, 4, 2, 7)])
+def test_the_clips_of_a_place_follow_each_other_and_reach_both_ends(
+    make_video: MakeVideo, frame_numbers: FrameNumbers, fps: float | None, num_frames: int, step: int, last: int
+) -> None:
+    folder = make_video(num_frames=30, fps=10).parent
+    dataset = place_of_three(folder, num_frames, fps=fps, backend="pyav")
+    firsts = set()
+    for epoch in range(30):
+        clips = torch.cat([clip["video"] for clip in dataset.__getitems__([ClipKey(epoch, i) for i in range(3)])])
+        shown = frame_numbers((clips.numpy() + 1) * 127.5)
+        assert shown == list(range(shown[0], shown[0] + 3 * num_frames * step, step))
+        firsts.add(shown[0])
+    assert (min(firsts), max(firsts)) == (0, last)
+
+
+def test_in_a_video_too_short_for_a_place_its_clips_overlap_from_end_to_end(
+    make_video: MakeVideo, numbers: Callable[..., list[int]]
+) -> None:
+    dataset = place_of_three(make_video(num_frames=9).parent)
+    assert [numbers(dataset, index) for index in range(3)] == [[0, 1, 2, 3], [2, 3, 4, 5], [5, 6, 7, 8]]
+
+
+def test_places_are_at_key_frames_where_asked_to(make_video: MakeVideo, numbers: Callable[..., list[int]]) -> None:
+    dataset = place_of_three(make_video(num_frames=30).parent, random_starts="key_frames", backend="pyav")
+    assert {numbers(dataset, ClipKey(epoch, 0))[0] for epoch in range(12)} == {0, 8, 16}  # from 24 on there is no room
+
+
+def test_a_place_is_decoded_in_one_go(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+    packets = pyav_video._PyavVideo._packets
+    monkeypatch.setattr(
+        pyav_video._PyavVideo, "_packets", lambda self, start: starts.append(start.frame) or packets(self, start)
+    )
+    dataset = place_of_three(make_video(num_frames=30).parent, backend="pyav")
+    starts.clear()
+    clips = dataset.__getitems__([ClipKey(0, 0), ClipKey(0, 1), ClipKey(0, 2)])
+    assert len(starts) == 1
+    for index, clip in enumerate(clips):
+        assert clip["index"] == index
+        assert torch.equal(clip["video"], dataset[index]["video"])
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_batches_of_places_depend_neither_on_workers_nor_on_reading_clips_together(
+    folder: Path, make_video: MakeVideo, backend: str
+) -> None:
+    spoil(folder)
+    damage(make_video("videos/half.mp4", num_frames=60), 0.7)  # some of its clips can be read
+    settings = {"max_bad_fraction": 0.5, "captions": "folder", "backend": backend}
+    runs = []
+    for num_workers in (0, 2):
+        dataset = place_of_three(folder, **settings)
+        sampler = EpochSampler(len(dataset), 6, seed=0, clips_per_place=3)
+        with BatchStream(dataset, sampler, LoaderConfig(num_workers=num_workers)) as stream:
+            runs.append(list(islice(stream, 8)))
+    alone = place_of_three(folder, **settings)
+    single = [collate_clips([alone[key] for key in keys]) for keys in islice(sampler, 8)]
+    for one_by_one, *others in zip(single, *runs, strict=True):
+        for batch in others:
+            assert batch["name"] == one_by_one["name"]
+            assert batch["caption"] == one_by_one["caption"]
+            assert torch.equal(batch["index"], one_by_one["index"])
+            assert torch.equal(batch["video"], one_by_one["video"])
+    assert any(len(set(batch["name"])) > 2 for batch in single)  # one clip of a place was replaced, others not
+
+
+def test_evaluation_has_one_clip_a_place(folder: Path) -> None:
+    settings = {"split": "val", "val_fraction": 0.9, "test_fraction": 0, "clips_per_video": 2}
+    plain, placed = (open_folder(folder, clips_per_place=number, **settings) for number in (1, 3))
+    assert placed.clips_per_place == 1
+    assert placed.places == plain.places
+
+
 def test_every_file_is_in_one_split_and_adding_files_moves_none(tmp_path: Path) -> None:
     names = [f"videos/{i}.mp4" for i in range(200)]
 
@@ -268,6 +354,9 @@ def test_an_empty_split_is_an_error(folder: Path) -> None:
         ({"fps": 0}, "fps=0 must be positive"),
         ({"stride_seconds": -1}, "stride_seconds=-1 must be positive"),
         ({"num_frames": 0}, "num_frames=0 must be at least 1"),
+        ({"clips_per_place": 0}, "clips_per_place=0 must be at least 1"),
+        ({"clips_per_place": 2}, "clips_per_video=1 is not a multiple of clips_per_place=2"),
+        ({"clips_per_place": 2, "stride_seconds": 1}, "leave out either it or stride_seconds"),
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave something to train on"),
         ({"max_bad_fraction": 2}, "from 0 to 1"),
         ({"backend": "vhs"}, "known: decord, pyav"),

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -146,6 +147,15 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of any file."""
     monkeypatch.setattr(video_reader, "_only_pyav", set())
     monkeypatch.setattr(pyav_video, "_indexes", OrderedDict())
+    monkeypatch.setattr(pyav_video, "_opened_slowly", set())
+
+
+@pytest.mark.parametrize("kind", ["b_frames.mp4", "rotated.mp4"])
+def test_frames_made_small_one_by_one_are_those_made_small_together(tmp_path: Path, backend: str, kind: str) -> None:
+    path = write_kind(tmp_path, kind)
+    with open_video(path, backend) as video:
+        together = fit_frames(video.read([30, 3, 4]), 24, 32)
+    np.testing.assert_array_equal(read_clip(path, [30, 3, 4], 24, 32, backend), together)
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -181,7 +191,7 @@ def test_pyav_does_not_stand_in_where_its_frame_numbers_mean_other_frames(
     class FailingVideo:
         timestamps = np.arange(29) / 10  # one frame fewer than PyAV sees
 
-        def read(self, frame_indices: list[int]) -> np.ndarray:
+        def read(self, frame_indices: list[int], **settings: Any) -> np.ndarray:
             raise UnreadableVideo("clip.mp4", "decord's reason")
 
     pytest.importorskip("decord")
@@ -253,6 +263,60 @@ def test_reads_that_follow_each_other_keep_the_decoder_going(tmp_path: Path, mon
         parts = [numbers(video.read(range(first, first + 8))) for first in range(0, 40, 8)]
     assert parts == [list(range(first, first + 8)) for first in range(0, 40, 8)]
     assert starts == [0, 0]  # the second read sees that it is a sequence
+    starts.clear()
+    with open_video(tmp_path / "b_frames.mp4", "pyav") as video:
+        parts = [numbers(video.read(range(first, first + 8), reads_on=first < 29)) for first in (13, 21, 29)]
+    assert parts == [list(range(first, first + 8)) for first in (13, 21, 29)]
+    assert starts == [12]  # the first one was told
+
+
+@pytest.fixture
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How PyAV has opened files: "quick" or "slow"."""
+    found = []
+    open_file = av.open
+
+    def note(name: str, **settings: Any) -> Any:
+        found.append("quick" if settings["options"] else "slow")
+        return open_file(name, **settings)
+
+    monkeypatch.setattr(av, "open", note)
+    return found
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("b_frames.mp4", ["quick"]), ("no_b_frames.ts", ["slow"]), ("transport.mp4", ["quick", "slow"])],
+)
+def test_files_that_say_enough_themselves_are_opened_quickly(
+    tmp_path: Path, openings: list[str], kind: str, expected: list[str]
+) -> None:
+    path = tmp_path / kind
+    write_kind(tmp_path, "no_b_frames.ts" if kind == "transport.mp4" else kind).rename(path)
+    with open_video(path, "pyav"):
+        assert openings == expected
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_file_that_needs_more_than_a_quick_opening_is_read_and_remembered(
+    tmp_path: Path, openings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_kind(tmp_path, "b_frames.mp4")
+    read_run = pyav_video._PyavVideo._read_run
+
+    def lose_a_frame(self: Any, run: list[int], follows: bool, reads_on: bool) -> dict[int, np.ndarray]:
+        found = read_run(self, run, follows, reads_on)
+        if self._is_quick:
+            found.popitem()
+        return found
+
+    monkeypatch.setattr(pyav_video._PyavVideo, "_read_run", lose_a_frame)
+    for expected in (["quick", "slow"], ["slow"]):
+        openings.clear()
+        with open_video(path, "pyav") as video:
+            assert numbers(video.read(range(9, 17))) == list(range(9, 17))
+        assert openings == expected
 
 
 @pytest.mark.usefixtures("fresh_process")

@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
-from video_mirai.data.loader import EpochSampler, collate_clips
+from video_mirai.data.loader import EpochSampler, collate_clips, read_clips
 from video_mirai.data.worker_pool import WorkerFailed, WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ class LoaderConfig:
 
     num_workers: processes that read clips, for each training process; 0: the training process reads them itself, and
         nothing below applies.
-    timeout_seconds: a worker that spends longer on one clip is taken to hang. Other training processes wait meanwhile,
-        so twice this should stay below their own time limit (NCCL's is 600 s).
+    timeout_seconds: a worker that spends longer on one clip, or on the clips of one place, is taken to hang. Other
+        training processes wait meanwhile, so twice this should stay below their own time limit (NCCL's is 600 s).
     max_worker_failures: workers that may die or hang within 1000 steps; more end the training.
     max_refused_fraction: of the clips, below 1; when more are left out because workers die or hang on them, training
         ends.
@@ -131,7 +131,7 @@ class BatchStream:
         self.close()
 
     def _read_here(self) -> VideoBatch:
-        return collate_clips([self.dataset[key] for key in next(self._keys)])
+        return collate_clips(read_clips(self.dataset, next(self._keys)))
 
     def _receive(self) -> VideoBatch:
         while True:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -11,6 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from video_mirai.data.batch import ClipKey, VideoSample
+from video_mirai.data.loader import split_places
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class TooManyBadItems(ValueError):
 
 
 class ClipPlace(NamedTuple):
-    """Where in the split a clip is cut: place number `slot` of item number `item`."""
+    """Where in the split clips are cut: place number `slot` of item number `item`."""
 
     item: int
     slot: int
@@ -60,9 +63,10 @@ class ClipSettings(Protocol):
 class ClipDataset(Dataset[VideoSample], ABC):
     """Map-style data set; a clip depends only on (seed, epoch, index), not on the process that reads it.
 
-    With on_bad="skip" a clip that cannot be read is replaced by one drawn from (seed, epoch, index, attempt). Each
-    process counts and logs the bad items it has met itself, in `bad_items` {name: what is wrong}; a loader's workers
-    therefore each log an item once, and each fails when it alone has met too many.
+    From every place clips_per_place clips are cut, whose indices follow each other. With on_bad="skip" a clip that
+    cannot be read is replaced by one drawn from (seed, epoch, the place's number, attempt). Each process counts and
+    logs the bad items it has met itself, in `bad_items` {name: what is wrong}; a loader's workers therefore each log an
+    item once, and each fails when it alone has met too many.
 
     A subclass sets `num_items` and `places`, and reads a place. Raises BadItem for a bad item with on_bad="raise";
     TooManyBadItems.
@@ -71,33 +75,36 @@ class ClipDataset(Dataset[VideoSample], ABC):
     ITEMS: ClassVar[str]  # how messages call them
     num_items: int
     places: list[ClipPlace]
+    clips_per_place: int = 1
 
     def __init__(self, settings: ClipSettings) -> None:
         self._settings = settings
         self.bad_items: dict[str, str] = {}
 
     @abstractmethod
-    def _read(self, place: ClipPlace, generator: np.random.Generator) -> VideoSample:
-        """A clip without its index; BadItem where it cannot be read."""
+    def _read(self, place: ClipPlace, members: Sequence[int], generator: np.random.Generator) -> list[VideoSample]:
+        """Clips of a place, without their indices; BadItem where one of them cannot be read.
+
+        members: which of its clips, from 0 on.
+        """
 
     @abstractmethod
     def _item_name(self, item: int) -> str:
         """Unlike that of any other item."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.places) * self.clips_per_place
 
     def __getitem__(self, key: int | ClipKey) -> VideoSample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self.places):
-            raise IndexError(f"clip {index} is not in 0..{len(self.places) - 1}.")
-        place = self.places[index]
+        epoch, index = self._checked(key)
+        number, member = divmod(index, self.clips_per_place)
+        place = self.places[number]
         for attempt in range(MAX_ATTEMPTS):
-            generator = np.random.default_rng([self._settings.seed, epoch, index, attempt])
+            generator = np.random.default_rng([self._settings.seed, epoch, number, attempt])
             if attempt > 0:
                 place = self.places[generator.integers(len(self.places))]
             try:
-                clip = self._read(place, generator)
+                [clip] = self._read(place, [member], generator)
             except BadItem as error:
                 self._count_bad(place.item, error)
                 continue
@@ -106,6 +113,31 @@ class ClipDataset(Dataset[VideoSample], ABC):
         raise TooManyBadItems(
             f"{self._settings.root}: {MAX_ATTEMPTS} clips in turn cannot be read; {self._name_bad()}."
         )
+
+    def __getitems__(self, keys: Sequence[int | ClipKey]) -> list[VideoSample]:
+        """The same clips as one by one; those of one place that follow each other are read in one go."""
+        checked = [self._checked(key) for key in keys]
+        return [
+            clip for neighbours in split_places(checked, self.clips_per_place) for clip in self._read_place(neighbours)
+        ]
+
+    def _read_place(self, keys: Sequence[ClipKey]) -> list[VideoSample]:
+        if len(keys) > 1:
+            number = keys[0].index // self.clips_per_place
+            generator = np.random.default_rng([self._settings.seed, keys[0].epoch, number, 0])
+            members = [key.index % self.clips_per_place for key in keys]
+            with suppress(BadItem):  # then only some of them may be bad
+                clips = self._read(self.places[number], members, generator)
+                for key, clip in zip(keys, clips, strict=True):
+                    clip["index"] = key.index
+                return clips
+        return [self[key] for key in keys]
+
+    def _checked(self, key: int | ClipKey) -> ClipKey:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} is not in 0..{len(self) - 1}.")
+        return ClipKey(epoch, index)
 
     def _count_bad(self, item: int, error: BadItem) -> None:
         """Logs a bad item once and goes on, unless the settings say that it is an error."""

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, check_indices, first_line
+from video_mirai.data.video_protocol import (
+    Change,
+    OpenVideo,
+    UnreadableVideo,
+    VideoInfo,
+    check_indices,
+    first_line,
+    unchanged,
+)
 
 # decord gives a neighbour for a frame that it cannot decode; this share of the frames is less than one.
 NO_REPEATS = 1e-9
@@ -49,9 +57,10 @@ class _DecordVideo:
         height, width = self._decode([0]).shape[1:3]
         return VideoInfo(len(self.timestamps), float(self._reader.get_avg_fps()), height, width)
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
-        return self._decode(frame_indices)
+        frames = self._decode(frame_indices)
+        return frames if each is unchanged else np.stack([each(frame) for frame in frames])
 
     def _decode(self, frame_indices: Sequence[int]) -> np.ndarray:
         import decord

@@ -126,7 +126,8 @@ class LatentShards(ClipDataset):
     def _item_name(self, item: int) -> str:
         return self.samples[item].header.name
 
-    def _read(self, place: ClipPlace, generator: np.random.Generator) -> VideoSample:
+    def _read(self, place: ClipPlace, members: Sequence[int], generator: np.random.Generator) -> list[VideoSample]:
+        """One clip is all that a place has."""
         sample = self.samples[place.item]
         header = sample.header
         start = self._start(sample, place.slot, generator) * max(1, self.segment_frames)
@@ -143,7 +144,7 @@ class LatentShards(ClipDataset):
             if self.context == "actions":
                 context = context[start : start + self.config.num_frames]
             clip["context"] = as_floats(context)
-        return clip
+        return [clip]
 
     def _start(self, sample: StoredSample, slot: int, generator: np.random.Generator) -> int:
         """Which of the sample's starts the clip has."""

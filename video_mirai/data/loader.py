@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
+
+
+@runtime_checkable
+class PlacedClips(Protocol):
+    """A data set that cuts clips_per_place clips, with indices that follow each other, from every place in a video.
+
+    Reading them in one go saves decoding; what a clip is does not depend on it.
+    """
+
+    clips_per_place: int
+
+    def __getitems__(self, keys: Sequence[ClipKey]) -> list[VideoSample]: ...
 
 
 class EpochSampler(Sampler[list[ClipKey]]):
     """Batches of clip keys, for ever: an epoch is a permutation fixed by (seed, epoch), less its incomplete last batch.
 
     batch_size: clips per process. A global batch has batch_size * num_processes clips, of which process `rank` takes
-        every num_processes-th; the global order depends on the global batch size only.
+        every num_processes-th place; the global order depends on the global batch size only.
     start_step: global batches to leave out, to go on where another run stopped.
+    clips_per_place: of the data set; these stay together.
 
-    Raises ValueError for a data set that is smaller than one global batch.
+    Raises ValueError for a data set that is smaller than one global batch, and a batch that places don't fill.
     """
 
     def __init__(
-        self, num_items: int, batch_size: int, seed: int, *, start_step: int = 0, rank: int = 0, num_processes: int = 1
+        self,
+        num_items: int,
+        batch_size: int,
+        seed: int,
+        *,
+        start_step: int = 0,
+        rank: int = 0,
+        num_processes: int = 1,
+        clips_per_place: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if batch_size % clips_per_place:
+            raise ValueError(
+                f"a batch of {batch_size} clips per process is not a multiple of clips_per_place={clips_per_place}; "
+                f"change one of them."
+            )
         if not 0 <= rank < num_processes:
             raise ValueError(f"rank={rank} is not in 0..{num_processes - 1}.")
         if start_step < 0:
@@ -43,22 +71,42 @@ class EpochSampler(Sampler[list[ClipKey]]):
         self.start_step = start_step
         self.rank = rank
         self.num_processes = num_processes
+        self.clips_per_place = clips_per_place
 
     def __iter__(self) -> Iterator[list[ClipKey]]:
         epoch, step = divmod(self.start_step, self.steps_per_epoch)
         while True:
-            order = epoch_order(self.num_items, self.seed, epoch)
-            for first in range(
-                step * self.global_batch_size, self.steps_per_epoch * self.global_batch_size, self.global_batch_size
-            ):
-                rows = order[first : first + self.global_batch_size][self.rank :: self.num_processes]
-                yield [ClipKey(epoch, index) for index in rows]
+            order = epoch_order(self.num_items // self.clips_per_place, self.seed, epoch)
+            batch_places = self.global_batch_size // self.clips_per_place
+            for first in range(step * batch_places, self.steps_per_epoch * batch_places, batch_places):
+                places = order[first : first + batch_places][self.rank :: self.num_processes]
+                yield [
+                    ClipKey(epoch, place * self.clips_per_place + member)
+                    for place in places
+                    for member in range(self.clips_per_place)
+                ]
             epoch, step = epoch + 1, 0
 
 
 def epoch_order(num_items: int, seed: int, epoch: int) -> list[int]:
     """A permutation of the indices that depends on (seed, epoch) only."""
     return np.random.default_rng([seed, epoch]).permutation(num_items).tolist()
+
+
+def count_neighbours(dataset: Dataset[VideoSample]) -> int:
+    """Its clips per place; 1 for a data set that knows no places."""
+    return dataset.clips_per_place if isinstance(dataset, PlacedClips) else 1
+
+
+def split_places(keys: Sequence[ClipKey], clips_per_place: int) -> Iterator[list[ClipKey]]:
+    """The keys in their order, those of one place that follow each other together."""
+    for _, neighbours in groupby(keys, key=lambda key: (key.epoch, key.index // clips_per_place)):
+        yield list(neighbours)
+
+
+def read_clips(dataset: Dataset[VideoSample], keys: Sequence[ClipKey]) -> list[VideoSample]:
+    """The clips, those of one place in one go where the data set can."""
+    return dataset.__getitems__(keys) if isinstance(dataset, PlacedClips) else [dataset[key] for key in keys]
 
 
 def collate_clips(samples: Sequence[VideoSample]) -> VideoBatch:

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, check_indices, first_line
+from video_mirai.data.video_protocol import (
+    Change,
+    OpenVideo,
+    UnreadableVideo,
+    VideoInfo,
+    check_indices,
+    first_line,
+    unchanged,
+)
 
 SKIPPABLE_CODECS = ("h264",)  # here a picture itself says, and truly, that no other one refers to it
 RESTART_FRAMES = 300  # frames up to here are read from the start of the file when their key frame is of no use
@@ -23,6 +31,11 @@ WORTH_A_SEEK = 8  # frames; a shorter gap between wanted frames is decoded throu
 CACHED_FRAMES = 4_000_000  # index entries kept, of all files together; about 32 MB
 NO_SEEKING = ("mpeg",)  # formats whose time stamps are not the same after seeking
 CHECKED_FRAMES = 64  # of an AVI file
+# libav decodes the start of every H.264 file that it opens, to learn its frame rate and how far its frames are out of
+# order. These files say the first themselves and, nearly always, the second.
+QUICK_SUFFIXES = (".m4v", ".mov", ".mp4")
+QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+QUICK_OPTIONS = {"fpsprobesize": "0"}
 NO_ORDER = "its time stamps do not follow the order of its frames; rewrite it, e.g. as mp4"
 
 
@@ -51,13 +64,8 @@ class Start(NamedTuple):
 @contextmanager
 def open_pyav(path: Path) -> Iterator[OpenVideo]:
     """The video, open until the context ends; UnreadableVideo where it cannot be opened."""
-    import av
-
-    with _named_errors(path, "not a readable video"):
-        # An absolute path is never taken for an address; a title in a wrong encoding is no reason to refuse a video.
-        container = av.open(str(path.absolute()), metadata_errors="ignore")
-    with container:
-        yield _PyavVideo(path, container)
+    with ExitStack() as containers:
+        yield _PyavVideo(path, containers)
 
 
 def claimed_frames(path: Path) -> float:
@@ -77,13 +85,34 @@ def claimed_frames(path: Path) -> float:
 
 
 class _PyavVideo:
-    def __init__(self, path: Path, container: Any) -> None:
+    """A file opened quickly where that is enough to read it, and once more where it proves not to be."""
+
+    def __init__(self, path: Path, containers: ExitStack) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
+        self._path = path
+        self._containers = containers
+        self._converter = VideoReformatter()  # one for all frames: setting it up costs more than converting a small one
+        self._one_thread = (
+            {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+        )  # before, there was no choice
+        self._open(quickly=path.suffix.lower() in QUICK_SUFFIXES and str(path) not in _opened_slowly)
+        self.timestamps = (self._index.pts - self._index.pts[0]) * float(self._stream.time_base)
+
+    def _open(self, *, quickly: bool) -> None:
+        import av
+
+        path, name = self._path, str(self._path.absolute())  # an absolute path is never taken for an address
+        with _named_errors(path, "not a readable video"):
+            options = QUICK_OPTIONS if quickly else {}
+            # A title in a wrong encoding is no reason to refuse a video.
+            container = self._containers.enter_context(av.open(name, metadata_errors="ignore", options=options))
+        if quickly and container.format.name != QUICK_FORMAT:
+            return self._open(quickly=False)
         if not container.streams.video:
             raise UnreadableVideo(path, "has no video stream")
-        self._path = path
+        self._is_quick = quickly
         self._container = container
         self._stream = container.streams.video[0]
         self._context = self._stream.codec_context
@@ -92,17 +121,14 @@ class _PyavVideo:
         self._context.thread_count = 1  # a loader worker is given one core
         self._context.options = {"err_detect": "explode"}  # else damage is painted over
         self._can_skip = self._context.name in SKIPPABLE_CODECS
-        self._converter = VideoReformatter()  # one for all frames: setting it up costs more than converting a small one
-        self._one_thread = (
-            {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-        )  # before, there was no choice
         with _named_errors(path, "not a readable video"):
             self._index = _cached_index(path, container)
         self._wanted: frozenset[int] = frozenset()  # presentation times of the frames that are being read
         self._last = 0  # of these
+        self._each: Change = unchanged
+        self._sizes: set[tuple[int, int]] = set()  # (height, width) of the frames that have been read
         self._frames: Iterator[Any] | None = None  # from a decoder that can go on after the frames read last
         self._next_frame = 0  # the one after the last that was read
-        self.timestamps = (self._index.pts - self._index.pts[0]) * float(self._stream.time_base)
 
     @property
     def key_frames(self) -> np.ndarray:
@@ -110,31 +136,48 @@ class _PyavVideo:
 
     @property
     def info(self) -> VideoInfo:
+        if self._is_quick:
+            self._open(quickly=False)  # where the file does not say its frame rate, it is estimated on opening
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
             raise UnreadableVideo(self._path, "does not say its frame rate")
+        self._each = unchanged
         with _named_errors(self._path, "decoding failed"):
-            pictures = self._read_run([0], follows=False)  # only a decoded frame says how it is to be turned
+            pictures = self._read_run(
+                [0], follows=False, reads_on=False
+            )  # only a decoded frame says how it is to be turned
         if not pictures:
             raise UnreadableVideo(self._path, "decoding failed (its first frame is missing)")
         height, width = next(iter(pictures.values())).shape[:2]
         return VideoInfo(len(self._index.pts), float(rate), height, width)
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self._index.pts))
+        try:
+            return self._read(frame_indices, reads_on, each)
+        except UnreadableVideo:
+            if not self._is_quick:
+                raise
+        self._open(quickly=False)
+        frames = self._read(frame_indices, reads_on, each)
+        _opened_slowly.add(str(self._path))
+        return frames
+
+    def _read(self, frame_indices: Sequence[int], reads_on: bool, each: Change) -> np.ndarray:
+        self._each = each
+        self._sizes.clear()
         wanted = sorted(set(frame_indices))
         # A read by itself ends with the last packet that it needs; reads that follow each other keep the decoder going.
         follows = self._next_frame > 0 and 0 <= wanted[0] - self._next_frame <= WORTH_A_SEEK
         found: dict[int, np.ndarray] = {}
         with _named_errors(self._path, "decoding failed"):
             for run in self._runs(wanted):
-                found |= self._read_run(run, follows)
+                found |= self._read_run(run, follows, reads_on)
         missing = len(wanted) - len(found)
         if missing:
             raise UnreadableVideo(self._path, f"decoding failed ({missing} of {len(wanted)} frames are missing)")
-        sizes = sorted({frame.shape[:2] for frame in found.values()})
-        if len(sizes) > 1:
-            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sizes}")
+        if len(self._sizes) > 1:
+            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sorted(self._sizes)}")
         self._next_frame = wanted[-1] + 1
         return np.stack([found[int(self._index.pts[frame])] for frame in frame_indices])
 
@@ -148,8 +191,8 @@ class _PyavVideo:
             run.append(frame)
         yield run
 
-    def _read_run(self, run: list[int], follows: bool) -> dict[int, np.ndarray]:
-        """Pictures by presentation time; those that the file does not give are missing."""
+    def _read_run(self, run: list[int], follows: bool, reads_on: bool) -> dict[int, np.ndarray]:
+        """What is made of each frame, by presentation time; those that the file does not give are missing."""
         import av
 
         self._wanted = frozenset(int(self._index.pts[frame]) for frame in run)
@@ -157,7 +200,7 @@ class _PyavVideo:
         start = self._start(run[0])
         frames, self._frames = self._frames, None  # lost, unless this ends well
         if frames is None or not follows or run[0] < self._next_frame:
-            frames = self._decode(start, goes_on=follows, may_skip=self._can_skip)
+            frames = self._decode(start, goes_on=follows or reads_on, may_skip=self._can_skip)
         may_retry = start.frame > 0 and run[0] <= RESTART_FRAMES
         try:
             found = self._take(frames)
@@ -167,9 +210,9 @@ class _PyavVideo:
             found = {}
         if len(found) < len(self._wanted) and may_retry:
             # Not every key frame is a clean start, and some containers seek too far.
-            frames = self._decode(self._start(0), goes_on=follows, may_skip=False)
+            frames = self._decode(self._start(0), goes_on=follows or reads_on, may_skip=False)
             found = self._take(frames)
-        if follows:
+        if follows or reads_on:
             self._frames = frames
         return found
 
@@ -185,7 +228,9 @@ class _PyavVideo:
             shown = frame.pts
             if shown in self._wanted:
                 picture = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
-                found[shown] = np.rot90(picture, round(frame.rotation / 90))
+                upright = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                self._sizes.add(upright.shape[:2])
+                found[shown] = self._each(upright)
             if shown >= self._last:
                 break
         return found
@@ -231,6 +276,7 @@ class _PyavVideo:
 
 FileKey = tuple[str, int, int, int]
 _indexes: OrderedDict[FileKey, FrameIndex] = OrderedDict()  # the one used last comes last
+_opened_slowly: set[str] = set()  # files that this process could not read when they were opened quickly
 
 
 def _cached_index(path: Path, container: Any) -> FrameIndex:

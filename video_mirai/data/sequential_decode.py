@@ -198,6 +198,9 @@ def _seconds(units: int | None, unit: Any) -> float | None:
     return None if units is None else float(units * unit)
 
 
-def _strerror(error: BaseException) -> str:
+def _strerror(error: Exception) -> str:
     """libav's message without its number and the file's name."""
-    return getattr(error, "strerror", None) or type(error).__name__
+    import av
+
+    said = error.strerror if isinstance(error, av.FFmpegError) else None
+    return said or type(error).__name__

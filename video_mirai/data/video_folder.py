@@ -20,11 +20,12 @@ from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.clip_context import CONTEXTS
 from video_mirai.data.clip_dataset import ClipDataset, ClipPlace, check_settings
 from video_mirai.data.video_list import VideoFile, list_videos, split_of
-from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frames, open_video, probe
+from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frame, open_video, probe
 
 logger = logging.getLogger(__name__)
 
 RATE_TOLERANCE = 0.05
+RANDOM_SPLITS = ("train", "all")  # in the others clips are evenly spaced
 
 
 @dataclass
@@ -40,8 +41,11 @@ class VideoFolderConfig:
     val_fraction, test_fraction: expected shares of the files.
     clips_per_video: clips of every file in an epoch, at random times for "train" and "all", evenly spaced for "val" and
         "test".
-    random_starts: "any" or "key_frames": where clips at random times start. From a key frame on nothing but the clip is
-        decoded; but then a frame is seen only at its own distance from it.
+    clips_per_place: repeated sampling: so many of these clips lie one after the other from each random place on, are
+        decoded in one go and come in one batch; clips_per_video and the batch are multiples of it. For "val" and
+        "test" always one.
+    random_starts: "any" or "key_frames": where random places are. From a key frame on nothing but the clips is decoded;
+        but then a frame is seen only at its own distance from it.
     stride_seconds: instead, a clip every so many seconds, as many as the file holds; fixed, whatever the split.
     seed: of the split and of the random times.
     backend: "decord" or "pyav".
@@ -63,6 +67,7 @@ class VideoFolderConfig:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     clips_per_video: int = 1
+    clips_per_place: int = 1
     random_starts: str = "any"
     stride_seconds: float | None = None
     seed: int = 0
@@ -100,6 +105,7 @@ class VideoFolder(ClipDataset):
         val_fraction: float = VideoFolderConfig.val_fraction,
         test_fraction: float = VideoFolderConfig.test_fraction,
         clips_per_video: int = VideoFolderConfig.clips_per_video,
+        clips_per_place: int = VideoFolderConfig.clips_per_place,
         random_starts: str = VideoFolderConfig.random_starts,
         stride_seconds: float | None = VideoFolderConfig.stride_seconds,
         seed: int = VideoFolderConfig.seed,
@@ -112,12 +118,14 @@ class VideoFolder(ClipDataset):
     ) -> None:
         self.config = VideoFolderConfig(
             str(root), num_frames, height, width, fps, split, val_fraction, test_fraction, clips_per_video,
-            random_starts, stride_seconds, seed, backend, on_bad, max_bad_fraction, captions, context, tuple(actions),
+            clips_per_place, random_starts, stride_seconds, seed, backend, on_bad, max_bad_fraction, captions, context,
+            tuple(actions),
         )  # fmt: skip
         check_config(self.config)
         available_backend(backend)
         super().__init__(self.config)
         self.mixed_rates = False
+        self.clips_per_place = clips_per_place if split in RANDOM_SPLITS else 1
         listed = list_videos(Path(root))
         self.files = [
             file for file in listed if split in ("all", split_of(file.source, seed, val_fraction, test_fraction))
@@ -136,7 +144,7 @@ class VideoFolder(ClipDataset):
 
     def clip_name(self, index: int) -> str:
         """The file's relative path; clips of one file, and of its pieces, share it. Nothing is read."""
-        return self.files[self.places[index].item].source
+        return self.files[self.places[index // self.clips_per_place].item].source
 
     def _long_enough(self, files: Sequence[VideoFile]) -> list[VideoFile]:
         """Without the pieces that are listed with fewer frames than a clip has; ValueError where none is left."""
@@ -155,42 +163,64 @@ class VideoFolder(ClipDataset):
         file = self.files[item]
         return f"{file.path}{file.name.removeprefix(file.source)}"  # its path, and the piece
 
-    def _read(self, place: ClipPlace, generator: np.random.Generator) -> VideoSample:
+    def _read(self, place: ClipPlace, members: Sequence[int], generator: np.random.Generator) -> list[VideoSample]:
         """Opens and closes the file, since a decord reader does not survive a fork."""
-        config, file = self.config, self.files[place.item]
+        file = self.files[place.item]
+        with open_video(file.path, self.config.backend) as video:
+            times = piece_times(file, video.timestamps)
+            starts = self._starts(file, video, times, place.slot, generator)
+            self._check_rate(file.path, video.timestamps)
+            return [
+                self._read_clip(file, video, times, starts[member], reads_on=member != members[-1])
+                for member in members
+            ]
+
+    def _read_clip(
+        self, file: VideoFile, video: OpenVideo, times: np.ndarray, start: int, *, reads_on: bool
+    ) -> VideoSample:
+        """The clip that starts at a frame, counted in its piece."""
+        config = self.config
         sample = VideoSample(name=file.name)
         if config.captions != "none":
             assert file.caption is not None, "with_captions lets none pass without"
             sample["caption"] = file.caption
-        with open_video(file.path, config.backend) as video:
-            times = piece_times(file, video.timestamps)
-            start = self._start(file, video, times, place.slot, generator)
-            self._check_rate(file.path, video.timestamps)
-            indices = [file.first_frame + index for index in clip_indices(times, start, config.num_frames, config.fps)]
-            if self._context is not None:
-                before = file.first_frame + frame_before(times, start, config.fps)
-                sample["context"] = self._context(file, [before, *indices], len(video.timestamps))
-            frames = fit_frames(video.read(indices), config.height, config.width)
+        indices = [file.first_frame + index for index in clip_indices(times, start, config.num_frames, config.fps)]
+        if self._context is not None:
+            before = file.first_frame + frame_before(times, start, config.fps)
+            sample["context"] = self._context(file, [before, *indices], len(video.timestamps))
+        frames = video.read(
+            indices, reads_on=reads_on, each=lambda frame: fit_frame(frame, config.height, config.width)
+        )
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
         sample["video"] = pixels.float().div_(127.5).sub_(1)
         return sample
 
-    def _start(
+    def _starts(
         self, file: VideoFile, video: OpenVideo, times: np.ndarray, slot: int, generator: np.random.Generator
-    ) -> int:
-        """First frame of the clip, counted in its piece."""
-        starts = self._count_starts(file, times)
-        if self.config.stride_seconds is not None:
-            wanted = np.array([slot * self.config.stride_seconds])
-            return min(int(nearest(times, wanted)[0]), starts - 1)
-        if self.config.split in ("val", "test"):
-            return (2 * slot + 1) * starts // (2 * self.config.clips_per_video)
+    ) -> list[int]:
+        """First frames of a place's clips, counted in their piece."""
+        config = self.config
+        count = self._count_starts(file, times)
+        if config.stride_seconds is not None:
+            return [min(int(nearest(times, np.array([slot * config.stride_seconds]))[0]), count - 1)]
+        if config.split not in RANDOM_SPLITS:
+            return [(2 * slot + 1) * count // (2 * config.clips_per_video)]
+        instants = (np.arange(count) if config.fps is None else times[:count]).astype(np.float64)
+        length = config.num_frames / (config.fps or 1)  # in the same unit: frames, or seconds
+        others = np.arange(1, self.clips_per_place)
+        step = min(length, instants[-1] / max(1, len(others)))  # where the piece is too short, its clips overlap
+        room = int(np.searchsorted(instants, instants[-1] - len(others) * step + 1e-6, side="right"))
+        first = self._draw_start(file, video, room, generator)
+        return [first, *nearest(instants, instants[first] + step * others).tolist()]
+
+    def _draw_start(self, file: VideoFile, video: OpenVideo, room: int, generator: np.random.Generator) -> int:
+        """One of the piece's first `room` frames, a key frame where that is asked for."""
         if self.config.random_starts == "key_frames":
             places = video.key_frames - file.first_frame
-            places = places[(places >= 0) & (places < starts)]
+            places = places[(places >= 0) & (places < room)]
             if len(places):  # else it is a piece without one
                 return int(generator.choice(places))
-        return int(generator.integers(starts))
+        return int(generator.integers(room))
 
     def _count_starts(self, file: VideoFile, times: np.ndarray) -> int:
         """At least 1; UnreadableVideo where the piece is too short for a clip."""
@@ -224,7 +254,7 @@ class VideoFolder(ClipDataset):
     def _places(self) -> list[ClipPlace]:
         config = self.config
         if config.stride_seconds is None:
-            slots = range(config.clips_per_video)
+            slots = range(config.clips_per_video // self.clips_per_place)
             return [ClipPlace(item, slot) for slot in slots for item in range(len(self.files))]
         places = []
         for item, file in enumerate(self.files):
@@ -306,5 +336,15 @@ def check_config(config: VideoFolderConfig) -> None:
             f"context={config.context!r} with actions={list(config.actions)}: name the fields of the .jsonl files with "
             f"context='actions', and only then."
         )
+    if config.clips_per_place < 1:
+        raise ValueError(f"clips_per_place={config.clips_per_place} must be at least 1.")
+    if config.split in RANDOM_SPLITS and config.clips_per_place > 1:
+        if config.stride_seconds is not None:
+            raise ValueError("clips_per_place is for random places; leave out either it or stride_seconds.")
+        if config.clips_per_video % config.clips_per_place:
+            raise ValueError(
+                f"clips_per_video={config.clips_per_video} is not a multiple of "
+                f"clips_per_place={config.clips_per_place}."
+            )
     if config.random_starts not in ("any", "key_frames"):
         raise ValueError(f"random_starts={config.random_starts!r} is unknown; known: any, key_frames.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,13 @@ class VideoInfo(NamedTuple):
     width: int
 
 
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def unchanged(frame: np.ndarray) -> np.ndarray:
+    return frame
+
+
 class OpenVideo(Protocol):
     """A video that is open for reading.
 
@@ -42,8 +49,12 @@ class OpenVideo(Protocol):
         """What the container says, and the size of a frame, which is decoded for it."""
         ...
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
-        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails."""
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails.
+
+        reads_on: the frames that follow these are read next, which then costs no more than decoding them.
+        each: made of every frame (H, W, 3) as soon as it is decoded; large frames need not all be kept then.
+        """
         ...
 
 

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from video_mirai.data.decord_video import open_decord
 from video_mirai.data.pyav_video import claimed_frames, open_pyav
-from video_mirai.data.video_protocol import OpenVideo, UnreadableVideo, VideoInfo, check_indices
+from video_mirai.data.video_protocol import Change, OpenVideo, UnreadableVideo, VideoInfo, check_indices, unchanged
 
 __all__ = [
     "READERS",
@@ -28,6 +28,7 @@ __all__ = [
     "UnreadableVideo",
     "VideoInfo",
     "available_backend",
+    "fit_frame",
     "fit_frames",
     "open_video",
     "probe",
@@ -53,7 +54,12 @@ def read_clip(
 ) -> np.ndarray:
     """Frames (T, height, width, 3) uint8 RGB, resized and cropped by `fit_frames`; UnreadableVideo on failure."""
     with open_video(path, backend) as video:
-        return fit_frames(video.read(frame_indices), height, width)
+        return video.read(frame_indices, each=lambda frame: fit_frame(frame, height, width))
+
+
+def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One frame (H, W, 3), as `fit_frames` would."""
+    return fit_frames(frame[None], height, width)[0]
 
 
 def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -137,9 +143,9 @@ class _DecordOrPyav:
     def info(self) -> VideoInfo:
         return self._ask(lambda video: video.info)
 
-    def read(self, frame_indices: Sequence[int]) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
-        return self._ask(lambda video: video.read(frame_indices))
+        return self._ask(lambda video: video.read(frame_indices, reads_on=reads_on, each=each))
 
     def _ask(self, question: Callable[[OpenVideo], Result]) -> Result:
         try:

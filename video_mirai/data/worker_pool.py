@@ -30,7 +30,7 @@ import torch
 from torch.utils.data import Dataset
 
 from video_mirai.data.batch import ClipKey, VideoBatch, VideoSample
-from video_mirai.data.loader import collate_clips
+from video_mirai.data.loader import collate_clips, count_neighbours, read_clips, split_places
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ class WorkerPool:
 class _Place(ctypes.Structure):
     """What a worker is doing, in memory shared with its parent.
 
-    batch, row: the clip that it reads; row -1: none. since: monotonic seconds at which the last clip was begun.
+    batch, row: the clip that it reads, of several read in one go the first; row -1: none. since: monotonic seconds at
+    which the last was begun.
     """
 
     _fields_ = (("batch", ctypes.c_int64), ("row", ctypes.c_int64), ("since", ctypes.c_double))
@@ -222,12 +223,12 @@ def _work(
 
 
 def _read_batch(dataset: Dataset[VideoSample], batch_number: int, keys: Sequence[ClipKey], place: _Place) -> VideoBatch:
-    samples = []
+    samples: list[VideoSample] = []
     place.batch = batch_number
-    for row, key in enumerate(keys):
+    for neighbours in split_places(keys, count_neighbours(dataset)):
         place.since = time.monotonic()
-        place.row = row
-        samples.append(dataset[key])
+        place.row = len(samples)
+        samples += read_clips(dataset, neighbours)
     place.row = -1
     return collate_clips(samples)
 

@@ -51,7 +51,7 @@ def open_held_out(
         config = dataclasses.replace(data, num_frames=num_frames, split=split, num_clips=2 * num_clips)
         scenes = Scenes(**dataclasses.asdict(config))
         return HeldOut(scenes, list(range(num_clips)), list(range(num_clips, 2 * num_clips)))
-    config_folder = dataclasses.replace(data, num_frames=num_frames, split=split, on_bad="raise")
+    config_folder = dataclasses.replace(data, num_frames=num_frames, split=split, on_bad="raise", clips_per_place=1)
     folder = VideoFolder(**dataclasses.asdict(config_folder))
     compared, others = choose_clips([place.item for place in folder.places], num_clips, seed)
     _check_lengths(folder, compared + others, history_frames, horizon_frames)

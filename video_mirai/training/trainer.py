@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from video_mirai.data.batch import VideoBatch, VideoSample
 from video_mirai.data.batch_stream import BatchStream, LoaderConfig
-from video_mirai.data.loader import EpochSampler
+from video_mirai.data.loader import EpochSampler, count_neighbours
 from video_mirai.models.codecs import Codec
 from video_mirai.objectives.flow_matching import Objective
 from video_mirai.objectives.foresight import ForesightSource
@@ -307,6 +307,7 @@ class Trainer:
                 raise TrainingDiverged(f"step {self.step + 1}: {name} is {value}")
 
     def _batches(self) -> BatchStream:
+        train_set = cast(Dataset[VideoSample], self.train_set)
         sampler = EpochSampler(
             len(self.train_set),
             self.config.batch_size // self.accelerator.num_processes,
@@ -314,8 +315,9 @@ class Trainer:
             start_step=self.step,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
+            clips_per_place=count_neighbours(train_set),
         )
-        return BatchStream(cast(Dataset[VideoSample], self.train_set), sampler, self.config.loader)
+        return BatchStream(train_set, sampler, self.config.loader)
 
     def _all_agree(self, mine: bool) -> bool:
         """Waits for every process; whether all said yes."""

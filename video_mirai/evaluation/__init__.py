@@ -6,6 +6,8 @@ from video_mirai.evaluation.bootstrap import (
     bootstrap,
     bootstrap_band,
     paired_bootstrap,
+    paired_seed_bootstrap,
+    seed_bootstrap,
     subsample_interval,
 )
 from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers, take_clips
@@ -94,10 +96,12 @@ __all__ = [
     "freeze_fraction",
     "match_sprites",
     "paired_bootstrap",
+    "paired_seed_bootstrap",
     "polynomial_mmd",
     "psnr",
     "saturation",
     "scene_metrics",
+    "seed_bootstrap",
     "sharpness",
     "slope_per_100_frames",
     "ssim",

@@ -196,7 +196,7 @@ def contestant(name: str, path: str, run: "LoadedRun") -> "Contestant":
     check_generation(run, run.rollout)
     if run.model.config.text_dim is not None:
         raise ValueError(f"models.{name}: {path} is conditioned on a context, which held-out clips do not have.")
-    return Contestant(path, run.model, run.codec, run.rollout, training_frames(run))
+    return Contestant(path, run.model, run.codec, run.rollout, training_frames(run), run.config.seed)
 
 
 def training_frames(run: "LoadedRun") -> int:

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.evaluation.aggregate import (
     Resampling,
-    RowScores,
-    VideoScores,
-    clip_timeline,
     few_samples_warnings,
     make_difference,
     make_row,
@@ -28,8 +25,9 @@ from video_mirai.evaluation.generation import (
     settings_hash,
 )
 from video_mirai.evaluation.held_out import choose_clips, longest_clip, open_held_out
-from video_mirai.evaluation.mmd import polynomial_mmd
+from video_mirai.evaluation.mmd import polynomial_mmd, polynomial_mmd_subsets
 from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
+from video_mirai.evaluation.row_scores import RowScores, VideoScores, clip_timeline
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -160,6 +158,9 @@ def test_distance_has_its_unbiased_companions_beside_it():
     pooled = [np.concatenate([score.features["fd_mean"] for score in scores]) for scores in (ours, real)]
     assert row.metrics["mmd_mean"].value == pytest.approx(polynomial_mmd(*pooled))
     assert row.metrics["mmd_mean"].low is not None
+    subsets = polynomial_mmd_subsets(*pooled, subset_size=60)
+    assert row.metrics["mmd_mean_subsets"].value == pytest.approx(subsets.mean)
+    assert row.metrics["mmd_mean_subsets_deviation"].value == pytest.approx(subsets.deviation)
     assert row.metrics["fd_mean_at_infinity"].value == pytest.approx(frechet_at_infinity(*pooled).distance)
     few = make_row(RowScores("a", "model", ours[:2], real[:2], TIMELINE, 1), RESAMPLING)
     assert np.isnan(few.metrics["fd_mean_at_infinity"].value)
@@ -168,8 +169,20 @@ def test_distance_has_its_unbiased_companions_beside_it():
 def test_difference_of_a_row_with_itself_is_zero_with_an_interval_of_no_width():
     row = RowScores("a", "model", scores_of(6), scores_of(6, seed=1), TIMELINE, 1)
     difference = make_difference(row, row, RESAMPLING)
+    assert difference.metrics.pop("fd_mean_at_infinity").value == 0  # which has no interval
     for estimate in [*difference.metrics.values(), *difference.windows[0].metrics.values()]:
         assert estimate.value == estimate.low == estimate.high == 0
+
+
+def test_differences_hold_the_companions_of_the_distance_and_an_interval_only_where_halves_give_one():
+    first, second = (RowScores("a", "model", scores_of(40, x), scores_of(40, seed=1), TIMELINE, 1) for x in (1.0, 0.0))
+    found = make_difference(first, second, RESAMPLING).metrics
+    each = [make_row(row, RESAMPLING).metrics for row in (first, second)]
+    for key in ("fd_mean", "mmd_mean", "fd_mean_at_infinity"):
+        assert found[key].value == pytest.approx(each[0][key].value - each[1][key].value)
+    assert found["mmd_mean"].low < found["mmd_mean"].value < found["mmd_mean"].high
+    assert found["fd_mean_at_infinity"].low is None
+    assert "mmd_mean_subsets" not in found
 
 
 def test_constant_gain_is_found_whatever_the_spread_between_videos():

@@ -70,6 +70,7 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
         "baseline", "foresight", "copy-last-frame", "constant velocity", "reader on the truth", "real vs real"
     ]  # fmt: skip
     by_name = {row["name"]: row["metrics"] for row in first["rows"]}
+    assert [model["training_seed"] for model in first["models"]] == [0, 1]
     assert by_name["reader on the truth"]["position_error"]["value"] < 1
     assert by_name["constant velocity"]["position_error"]["value"] < by_name["baseline"]["position_error"]["value"]
     assert {"psnr", "fd_random3d", "fd_state", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][

@@ -115,6 +115,17 @@ def test_rows_of_one_evaluation_are_compared_as_sets_where_names_differ(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_groups_are_compared_from_the_command_line_and_not_beside_single_runs(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = f"{evaluated / 'out'}:fake"
+    assert call(monkeypatch, compare.main, row, "--group", f"a={row}") == 2
+    assert "and not both" in capsys.readouterr().err
+    assert call(monkeypatch, compare.main, "--group", f"a={row},{row}", "--group", f"b={row}") == 2
+    assert "same evaluation twice" in capsys.readouterr().err
+
+
 def test_comparison_of_nothing_is_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,7 +48,7 @@ from video_mirai.evaluation.horizon import (
     time_to_failure,
     window_starts,
 )
-from video_mirai.evaluation.mmd import polynomial_mmd
+from video_mirai.evaluation.mmd import SubsetMmd, polynomial_mmd, polynomial_mmd_subsets
 from video_mirai.evaluation.state_metrics import (
     ReadState,
     SceneMetrics,
@@ -73,6 +73,7 @@ __all__ = [
     "ReadState",
     "SceneMetrics",
     "Slope",
+    "SubsetMmd",
     "TrueState",
     "Walls",
     "background_consistency",
@@ -98,6 +99,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_seed_bootstrap",
     "polynomial_mmd",
+    "polynomial_mmd_subsets",
     "psnr",
     "saturation",
     "scene_metrics",

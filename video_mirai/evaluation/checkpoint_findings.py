@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from video_mirai.data.video_folder import VideoFolder
-from video_mirai.evaluation.aggregate import RowScores
 from video_mirai.evaluation.findings import Comparison, Findings
 from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.metric_table import UNPAIRED
 from video_mirai.evaluation.report import Gallery, Strip
 from video_mirai.evaluation.results import ClipsInfo, ModelInfo, VBenchInfo
+from video_mirai.evaluation.row_scores import RowScores
 from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, describe_encoder, video_file
 
 
@@ -87,6 +87,7 @@ def _model_infos(evaluation: Evaluation, models: Mapping[str, Contestant]) -> li
             asdict(model.rollout),
             f"{type(model.codec).__name__} {model.codec.fingerprint()[:16]}",
             evaluation.speeds[name],
+            model.training_seed,
         )
         for name, model in models.items()
     ]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.detectors import Detector, build_frame_encoder
 from video_mirai.evaluation.findings import Comparison, Findings
 from video_mirai.evaluation.generation import StoredClip
@@ -20,6 +19,7 @@ from video_mirai.evaluation.metric_table import UNPAIRED
 from video_mirai.evaluation.protocol import Protocol, copy_last_frame
 from video_mirai.evaluation.report import Gallery, Strip
 from video_mirai.evaluation.results import ClipsInfo, VBenchInfo
+from video_mirai.evaluation.row_scores import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.run import (
     COPY_ROW,
     REAL_ROW,

@@ -3,14 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from video_mirai.evaluation.aggregate import infinity_key, mmd_key
 from video_mirai.evaluation.detectors import Detector, FrameEncoder
 from video_mirai.evaluation.results import Metric
+from video_mirai.evaluation.row_scores import (
+    MMD_SUBSET_CLIPS,
+    MMD_SUBSETS,
+    infinity_key,
+    mmd_key,
+    mmd_subsets_keys,
+)
 
 DISTANCE, MOTION, LIGHT, STATE = (
     "Distance to real video", "Consistency beside motion", "Light, and how it drifts", "State of the scene"
 )  # fmt: skip
 MOTION_KEYS = ("consistency", "dynamic_degree", "freeze_fraction", "flicker", "consistency_failure")
+# Of features of single frames, whose encoder a result names.
+ENCODER_KEYS = ("consistency", "background_consistency", "consistency_failure")
 
 # Read from a video on its own, so that copying a frame wins or loses them trivially: not compared with copy-last-frame.
 UNPAIRED = (
@@ -31,6 +39,11 @@ def distance_metrics(detectors: Iterable[Detector], clip_rule: str) -> list[Metr
 
 def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
     """The Frechet distance and its companions without its bias."""
+    mean_key, deviation_key = mmd_subsets_keys(d.label)
+    subsets = (
+        f"over {MMD_SUBSETS} random subsets of {MMD_SUBSET_CLIPS} clips, or of half the clips where that is fewer, as "
+        "kernel distances are published"
+    )
     return [
         Metric(
             d.label, d.label, "", "lower", 2,
@@ -42,12 +55,20 @@ def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
         Metric(
             infinity_key(d.label), f"{d.label} at infinite N", "", "lower", 2,
             f"{d.label} of whole videos, extrapolated over 1 / N to infinitely many clips (Chong & Forsyth 2020); only "
-            "where half of the clips are more than the features are wide; may be negative",
+            "where half of the clips are more than the features are wide; may be negative. No interval: halves of the "
+            "videos leave too few clips for a line",
         ),
         Metric(
             mmd_key(d.label), mmd_key(d.label), "", "lower", 3,
             f"polynomial maximum mean discrepancy of the same features ({d.name}), unbiased, so it may be negative; "
-            "clips of one video are not independent",
+            "clips of one video are not independent. Interval: half the spread over random halves of the videos",
+        ),
+        Metric(
+            mean_key, f"{mmd_key(d.label)}, mean of subsets", "", "lower", 3, f"mean of {mmd_key(d.label)} {subsets}",
+        ),
+        Metric(
+            deviation_key, f"{mmd_key(d.label)}, deviation of subsets", "", "neither", 3,
+            f"deviation of {mmd_key(d.label)} {subsets}: of one subset, not an error of the mean",
         ),
     ]  # fmt: skip
 

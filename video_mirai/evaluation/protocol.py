@@ -8,7 +8,7 @@ import numpy as np
 
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
-from video_mirai.evaluation.aggregate import Resampling, Timeline, VideoScores
+from video_mirai.evaluation.aggregate import Resampling
 from video_mirai.evaluation.consistency import (
     BUILTIN_FRAME_FEATURES,
     consistency_per_frame,
@@ -21,6 +21,7 @@ from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.horizon import drift, slope_per_100_frames, time_to_failure
 from video_mirai.evaluation.metric_table import distance_metrics, paired_metrics, state_metrics, video_metrics
 from video_mirai.evaluation.results import Metric
+from video_mirai.evaluation.row_scores import Timeline, VideoScores
 from video_mirai.evaluation.scene_rows import SceneRows
 
 # Frames that are held as float64 at once.

@@ -17,7 +17,6 @@ import torch
 from tqdm import tqdm
 
 from video_mirai.data.scenes import Scenes, ScenesConfig
-from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.detectors import Detector, FrameEncoder, build_detector, build_frame_encoder
 from video_mirai.evaluation.feature_cache import CachedDetector
 from video_mirai.evaluation.generation import (
@@ -31,6 +30,7 @@ from video_mirai.evaluation.generation import (
 )
 from video_mirai.evaluation.held_out import HeldOut
 from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, ScoringConfig, copy_last_frame
+from video_mirai.evaluation.row_scores import RowScores, Timeline, VideoScores, clip_timeline
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -45,13 +45,18 @@ RESERVED = (TRUTH, OTHERS, COPY_ROW, REAL_ROW, CODEC_ROW)
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model to evaluate. path: as the user named it; training_frames: length of its training clips, pixel frames."""
+    """A model to evaluate.
+
+    Attributes:
+        path: as the user named it. training_frames: length of its training clips, pixel frames. training_seed: of it.
+    """
 
     path: str
     model: CausalVideoDiT
     codec: Codec
     rollout: RolloutSettings
     training_frames: int
+    training_seed: int | None = None
 
 
 class Processes(NamedTuple):

@@ -63,12 +63,8 @@ def with_models(root: Path, folder: Path, seeds: dict[str, int], sha256: str | N
 
 def test_intervals_are_over_seeds_then_videos_and_every_seed_is_kept(root: Path) -> None:
     found = by_key(compared(root))["brightness"]
-    a, b = (
-        np.array(
-            [[s.numbers["brightness"] for s in load_row(f"{root / 'all'}:{m}{i}").scores.scores] for i in range(3)]
-        )
-        for m in "ab"
-    )
+    rows = [load_row(f"{root / 'all'}:{method}{seed}").scores.scores for method in "ab" for seed in range(3)]
+    a, b = np.split(np.array([[score.numbers["brightness"] for score in row] for row in rows]), 2)
     expected = paired_seed_bootstrap(b, a, num_resamples=200, seed=0)
     assert (found.difference.value, found.difference.low, found.difference.high) == pytest.approx(tuple(expected))
     assert found.by_seed == pytest.approx((b - a).mean(axis=1))
@@ -94,6 +90,7 @@ def test_distance_at_infinity_of_groups_has_every_seed_and_no_interval(root: Pat
     assert "fd_random3d at infinite N: no interval." in markdown(compared(root))
 
 
+@pytest.mark.slow
 def test_tables_show_every_seed(root: Path, tmp_path: Path) -> None:
     found = compared(root)
     text = write_comparison(found, tmp_path)
@@ -117,7 +114,7 @@ def test_seeds_of_checkpoints_are_named_and_must_be_paired_alike(root: Path, tmp
     )
     found = compare_groups([a, b], RESAMPLING)
     assert found.notes == [] and found.seeds[0].seeds == ["seed 4", "seed 5"]
-    with pytest.raises(ValueError, match="b1 was trained with seed 5, but its partner .*a0 with 4; .*same order"):
+    with pytest.raises(ValueError, match=r"b1 was trained with seed 5, but its partner .*a0 with 4; .*same order"):
         compare_groups([a, swapped], RESAMPLING)
 
 

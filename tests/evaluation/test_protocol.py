@@ -26,7 +26,7 @@ from video_mirai.evaluation.generation import (
 )
 from video_mirai.evaluation.held_out import choose_clips, longest_clip, open_held_out
 from video_mirai.evaluation.mmd import polynomial_mmd, polynomial_mmd_subsets
-from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
+from video_mirai.evaluation.protocol import EvaluateConfig, FrameEncoders, Protocol, copy_last_frame
 from video_mirai.evaluation.row_scores import RowScores, VideoScores, clip_timeline
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
@@ -57,7 +57,8 @@ def random_clip(seed: int, name: str = "") -> StoredClip:
 
 
 def protocol(scenes: SceneRows | None = None) -> Protocol:
-    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, BuiltinFrames(), scenes, "sliding clips")
+    encoders = FrameEncoders(BuiltinFrames(), BuiltinFrames())
+    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, encoders, scenes, "sliding clips")
 
 
 def scores_of(num_videos: int, offset: float = 0.0, seed: int = 0) -> list[VideoScores]:
@@ -105,6 +106,28 @@ def test_copied_frames_are_perfectly_consistent_and_not_dynamic():
     numbers = protocol().score(0, copied, truth).numbers
     assert numbers["consistency"] == pytest.approx(1)
     assert numbers["dynamic_degree"] == numbers["drift_brightness"] == numbers["drift_sharpness"] == 0
+
+
+class LastRow:
+    """A frame encoder that sees only the last row of pixels."""
+
+    name, sha256, preprocessing = "last row", "", "none"
+
+    def frame_features(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return frames[:, -1].reshape(len(frames), -1) / 255
+
+
+def test_background_has_a_consistency_of_its_own_features():
+    truth = random_clip(0)
+    truth.frames[:, -1] = truth.frames[0, -1]
+    encoders = FrameEncoders(BuiltinFrames(), LastRow())
+    both = Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, encoders, None, "sliding clips")
+    numbers = both.score(0, truth, None).numbers
+    assert numbers["background_consistency"] == pytest.approx(1) and numbers["consistency"] < 0.99
+    same = protocol().score(0, truth, None).numbers
+    assert same["background_consistency"] == same["consistency"] == numbers["consistency"]
+    how = {metric.key: metric.how for metric in both.metrics()}
+    assert "last row" in how["background_consistency"] and "grid_colour_gradient" in how["consistency"]
 
 
 def test_truth_against_itself_has_the_highest_psnr_and_ssim():

@@ -49,6 +49,7 @@ from video_mirai.evaluation.horizon import (
     window_starts,
 )
 from video_mirai.evaluation.mmd import SubsetMmd, polynomial_mmd, polynomial_mmd_subsets
+from video_mirai.evaluation.samples import OfSamples, of_samples
 from video_mirai.evaluation.state_metrics import (
     ReadState,
     SceneMetrics,
@@ -70,6 +71,7 @@ __all__ = [
     "FrechetMoments",
     "Interval",
     "LagCosine",
+    "OfSamples",
     "ReadState",
     "SceneMetrics",
     "Slope",
@@ -96,6 +98,7 @@ __all__ = [
     "frechet_over_time",
     "freeze_fraction",
     "match_sprites",
+    "of_samples",
     "paired_bootstrap",
     "paired_seed_bootstrap",
     "polynomial_mmd",

@@ -139,14 +139,13 @@ def why_unpaired(row: EvaluatedRow, first: EvaluatedRow) -> str:
 def comparable_metrics(row: EvaluatedRow, first: EvaluatedRow) -> tuple[list[str], dict[str, str]]:
     """Keys of the metrics that mean the same in both, and why the others don't."""
     shas = [_weights_by_key(found) for found in (row, first)]
-    encoders = [found.result["rules"].get("frame features") for found in (row, first)]
     keys, refused = [], {}
     for key, metric in first.metrics.items():
         if key not in row.metrics:
             refused[key] = "only one of the evaluations has it"
         elif shas[0].get(key) != shas[1].get(key):
             refused[key] = "the detectors' weights differ"
-        elif key in ENCODER_KEYS and encoders[0] != encoders[1]:
+        elif key in ENCODER_KEYS and len({found.result["rules"].get(ENCODER_KEYS[key]) for found in (row, first)}) > 1:
             refused[key] = "the frame features differ"
         elif row.metrics[key].how != metric.how:
             refused[key] = "it was made differently"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from video_mirai.evaluation.detectors import Detector, FrameEncoder
+from video_mirai.evaluation.lpips import Lpips
 from video_mirai.evaluation.results import Metric
 from video_mirai.evaluation.row_scores import (
     MMD_SUBSET_CLIPS,
@@ -12,18 +13,25 @@ from video_mirai.evaluation.row_scores import (
     mmd_key,
     mmd_subsets_keys,
 )
+from video_mirai.evaluation.samples import HIGHER_IS_BETTER, sample_keys
 
 DISTANCE, MOTION, LIGHT, STATE = (
     "Distance to real video", "Consistency beside motion", "Light, and how it drifts", "State of the scene"
 )  # fmt: skip
-MOTION_KEYS = ("consistency", "dynamic_degree", "freeze_fraction", "flicker", "consistency_failure")
-# Of features of single frames, whose encoder a result names.
-ENCODER_KEYS = ("consistency", "background_consistency", "consistency_failure")
+MOTION_KEYS = (
+    "consistency", "background_consistency", "dynamic_degree", "freeze_fraction", "flicker", "consistency_failure",
+)  # fmt: skip
+# Of features of single frames, and the rule of a result that names their encoder.
+ENCODER_KEYS = {
+    "consistency": "frame features", "consistency_failure": "frame features",
+    "background_consistency": "background features",
+}  # fmt: skip
 
 # Read from a video on its own, so that copying a frame wins or loses them trivially: not compared with copy-last-frame.
 UNPAIRED = (
-    "consistency", "dynamic_degree", "flicker", "brightness", "contrast", "saturation", "freeze_fraction",
-    "drift_brightness", "drift_sharpness", "slope_brightness", "slope_sharpness", "consistency_failure",
+    "consistency", "background_consistency", "dynamic_degree", "flicker", "brightness", "contrast", "saturation",
+    "freeze_fraction", "drift_brightness", "drift_sharpness", "slope_brightness", "slope_sharpness",
+    "consistency_failure",
 )  # fmt: skip
 
 
@@ -73,7 +81,10 @@ def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
     ]  # fmt: skip
 
 
-def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int) -> list[Metric]:
+def paired_metrics(
+    first_frames: int, failure_psnr: float, patience_frames: int, lpips: Lpips | None, num_samples: int
+) -> list[Metric]:
+    """num_samples: of a history; of several the best and the worst have columns too."""
     psnr_how = "peak signal-to-noise ratio of a generated frame against the true frame of the same time, RGB, range 1"
     ssim_how = "structural similarity (Gaussian window of sigma 1.5, 11 x 11) of a generated and the true frame"
     near, far = f"; mean of the first {first_frames} generated frames", "; mean of all generated frames"
@@ -88,10 +99,29 @@ def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int)
             "never does counts with all its frames",
         ),
     ]  # fmt: skip
+    if lpips is not None:
+        how = f"LPIPS of a generated and the true frame ({lpips.name}, sha256 {lpips.sha256[:16]})"
+        metrics += [
+            Metric("lpips_first", f"LPIPS, first {first_frames}", "", "lower", 3, how + near),
+            Metric("lpips", "LPIPS", "", "lower", 3, how + far),
+        ]
+    if num_samples > 1:
+        of_frames = [metric for metric in metrics if metric.key in HIGHER_IS_BETTER]
+        metrics += [_of_samples(metric, num_samples, end) for metric in of_frames for end in range(2)]
     return grouped(metrics, DISTANCE)
 
 
-def video_metrics(encoder: FrameEncoder, failure_consistency: float, patience_frames: int) -> list[Metric]:
+def _of_samples(metric: Metric, num_samples: int, end: int) -> Metric:
+    """The best (end 0) or the worst (end 1) sample's column."""
+    word = ("best", "worst")[end]
+    title = f"{metric.title}, {word} of {num_samples}"
+    how = f"{metric.how}; of the {word} of {num_samples} samples of a history, by that mean"
+    return replace(metric, key=sample_keys(metric.key)[end], title=title, how=how)
+
+
+def video_metrics(
+    subject: FrameEncoder, background: FrameEncoder, failure_consistency: float, patience_frames: int
+) -> list[Metric]:
     """What a video says by itself; the dynamic degree stands beside the consistency, which a frozen video wins."""
     ends = "|mean over the first 15 % - mean over the last 15 %| of the generated frames' {}; a frozen video has none"
     slope = "signed Theil-Sen slope of the generated frames' {}, per 100 frames"
@@ -99,8 +129,13 @@ def video_metrics(encoder: FrameEncoder, failure_consistency: float, patience_fr
         Metric(
             "consistency", "Consistency", "", "higher", 3,
             "mean over frames of 1/2 (max(0, cos to the frame before) + max(0, cos to the first frame, which is the "
-            f"last given one where there is a history)) of frame features “{encoder.name}” (VBench's formula; "
-            "its subject consistency has DINO's features, its background consistency CLIP's)",
+            f"last given one where there is a history)) of frame features “{subject.name}” (VBench's subject "
+            "consistency, which has DINO's features)",
+        ),
+        Metric(
+            "background_consistency", "Background consistency", "", "higher", 3,
+            f"the formula of the consistency, of frame features “{background.name}” (VBench's background consistency, "
+            "which has CLIP's features)",
         ),
         Metric(
             "dynamic_degree", "Dynamic degree", "", "neither", 2,

@@ -4,7 +4,7 @@ The i-th run of every group belongs together. All runs have to be evaluated on t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,11 +56,12 @@ def load_group(text: str) -> Group:
         raise ValueError(f"--group {text}: expected NAME=FOLDER[:ROW],FOLDER[:ROW],... with a run for each seed.")
     if len(rows) < 2:
         raise ValueError(f"--group {name} has one run; 2 seeds or more are needed, or compare without --group.")
-    for what, identities in {
+    must_differ: dict[str, list[Hashable]] = {
         "evaluation": [(row.folder.resolve(), row.name) for row in rows],
         "training seed": [training_seed(row) for row in rows],
         "weights": [_weights(row) for row in rows],
-    }.items():
+    }
+    for what, identities in must_differ.items():
         known = [identity for identity in identities if identity is not None]
         if len(set(known)) < len(known):
             raise ValueError(f"--group {name} has the same {what} twice; seeds that are copies of one say nothing new.")

@@ -21,6 +21,7 @@ from video_mirai.config import DataConfig
 from video_mirai.data.latent_shards import LatentShardsConfig
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
+from video_mirai.evaluation import publish
 from video_mirai.media import write_video
 
 DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_shards": LatentShardsConfig, "scenes": ScenesConfig}
@@ -186,6 +187,7 @@ def test_clips_that_were_trained_on_are_refused(
 def test_samples_of_a_history_have_noise_of_their_own_and_the_first_is_the_only_one_of_before(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publish, "make_plots", lambda result, folder: [])  # which take most of the time
     out = tmp_path / "samples"
     quick = ("num_clips=2", "horizon_frames=8", "detectors=[random3d]")
     assert call(monkeypatch, *arguments(runs, tmp_path / "one", *quick)) == 0
@@ -206,7 +208,8 @@ def test_samples_of_a_history_have_noise_of_their_own_and_the_first_is_the_only_
 def test_an_evaluation_killed_in_the_middle_goes_on_and_finds_the_same_numbers(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("horizon_frames=32", "batch_clips=1", "num_clips=4", "detectors=[random3d]")
+    monkeypatch.setattr(publish, "make_plots", lambda result, folder: [])  # which take most of the time
+    settings = ("horizon_frames=16", "batch_clips=1", "num_clips=4", "detectors=[random3d]")
     killed, whole = ((*arguments(runs, tmp_path / name, *settings),) for name in ("killed", "whole"))
     command = [sys.executable, str(REPOSITORY / "scripts" / "evaluate.py"), *killed]
     process = subprocess.Popen(

@@ -55,7 +55,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_result_is_as_the_schema_says_and_holds_rules_folders_and_vbench(evaluated: Path) -> None:
     result = check_result((evaluated / "out" / "results.json").read_text())
     assert [row["name"] for row in result["rows"]] == ["fake", "theirs", "copy-first-frame", "real vs real"]
-    assert set(result["rules"]) == {"pairing", "frame rate", "length", "size", "clips", "frame features"}
+    assert set(result["rules"]) == {
+        "pairing", "frame rate", "length", "size", "clips", "samples", "frame features", "background features"
+    }  # fmt: skip
     assert [found["name"] for found in result["video_sets"]] == ["real", "fake", "theirs"]
     assert result["vbench"][0]["flavour"] == "VBench-Long" and result["clips"]["training_frames"] == 12
     assert "allow_import" not in result["config"]

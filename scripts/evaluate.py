@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from video_mirai.build import LoadedRun
     from video_mirai.data.scenes import Scenes, ScenesConfig
     from video_mirai.data.video_folder import VideoFolder, VideoFolderConfig
+    from video_mirai.evaluation.contestants import Contestant, Processes
     from video_mirai.evaluation.findings import Findings
     from video_mirai.evaluation.protocol import EvaluateConfig
     from video_mirai.evaluation.results import VBenchInfo
-    from video_mirai.evaluation.run import Contestant, Processes
     from video_mirai.evaluation.video_sets import FolderConfig
 
 DESCRIPTION = """Score videos against real ones and write a report.
@@ -35,6 +35,7 @@ folders: --real DIR --fake [NAME=]DIR [--fake [NAME=]DIR2 ...] [key=value ...]
   size     that of the real videos, or height=H width=W: resized (bilinear, antialiased) to cover it, centre kept
   pairing  videos of the same relative path, whatever the suffix, are compared frame by frame too; pair=false: as sets
   clips    clip_rule=sliding (every stride_frames), first or random (one a video); history_frames=K are not scored
+  samples  --fake NAME=DIR again with the same NAME: other samples of the same videos; mean, best and worst of them
 
 Writes to OUT (out=...): report.html (one self-contained page), results.json, per_video.csv, curves.csv, plots, videos.
 All settings: video_mirai/evaluation/protocol.py and video_sets.py."""
@@ -65,7 +66,8 @@ def main() -> None:
     config: FolderConfig | EvaluateConfig
     if is_folders:
         settings = load_config(FolderConfig, arguments.config, arguments.overrides)
-        config = replace(settings, real=arguments.real, fakes=named_folders(arguments.fake))
+        fakes, samples = named_folders(arguments.fake)
+        config = replace(settings, real=arguments.real, fakes=fakes, samples=samples)
     else:
         config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
     state = PartialState(cpu=config.device == "cpu")
@@ -95,7 +97,10 @@ def parse() -> argparse.Namespace:
     parser = make_parser(DESCRIPTION, EXAMPLE)
     add_config_arguments(parser, required=False)
     parser.add_argument("--real", metavar="DIR", help="folder or manifest of real videos")
-    parser.add_argument("--fake", action="append", default=[], metavar="[NAME=]DIR", help="generated ones; repeatable")
+    parser.add_argument(
+        "--fake", action="append", default=[], metavar="[NAME=]DIR",
+        help="generated ones; repeatable, and NAME= again for other samples of the same videos",
+    )  # fmt: skip
     parser.add_argument(
         "--allow-import", action="store_true", help="a detector may be module:callable, code of yours that is run"
     )
@@ -125,14 +130,19 @@ def named(text: str) -> tuple[str, str]:
     return (name, path) if separator else (Path(text).resolve().name, text)
 
 
-def named_folders(texts: list[str]) -> dict[str, str]:
-    """What --fake gave, by name."""
+def named_folders(texts: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What --fake gave, by name, and the further samples of a name that was given again."""
     fakes: dict[str, str] = {}
-    for name, path in map(named, texts):
-        if name in fakes:
+    samples: dict[str, list[str]] = {}
+    for text in texts:
+        name, path = named(text)
+        if name not in fakes:
+            fakes[name] = path
+        elif "=" in text:
+            samples.setdefault(name, []).append(path)
+        else:
             raise ValueError(f"--fake: two folders are named {name}; name them yourself: --fake NAME={path}.")
-        fakes[name] = path
-    return fakes
+    return fakes, samples
 
 
 def folders(
@@ -140,8 +150,8 @@ def folders(
     *, allow_import: bool,
 ) -> "Findings":  # fmt: skip
     """Score folders of videos."""
+    from video_mirai.evaluation.contestants import check_names
     from video_mirai.evaluation.folder_run import evaluate_folders
-    from video_mirai.evaluation.run import check_names
 
     check_names(config.fakes, "--fake ")
     return evaluate_folders(config, processes_of(state), device, allow_import=allow_import, vbench=vbench)
@@ -154,8 +164,9 @@ def checkpoints(
     """Roll models out and score them."""
     from video_mirai.build import load_run
     from video_mirai.evaluation.checkpoint_findings import checkpoint_findings
+    from video_mirai.evaluation.contestants import check_names
     from video_mirai.evaluation.held_out import open_held_out
-    from video_mirai.evaluation.run import check_names, evaluate
+    from video_mirai.evaluation.run import evaluate
 
     check_names(config.models)
     runs = {name: load_run(path, device) for name, path in config.models.items()}
@@ -191,12 +202,12 @@ def export(config: "EvaluateConfig | FolderConfig", folder: Path, fps: float) ->
 def contestant(name: str, path: str, run: "LoadedRun") -> "Contestant":
     """A loaded run as the evaluation sees it."""
     from video_mirai.build import check_generation
-    from video_mirai.evaluation.run import Contestant
+    from video_mirai.evaluation.contestants import Contestant
 
     check_generation(run, run.rollout)
     if run.model.config.text_dim is not None:
         raise ValueError(f"models.{name}: {path} is conditioned on a context, which held-out clips do not have.")
-    return Contestant(path, run.model, run.codec, run.rollout, training_frames(run))
+    return Contestant(path, run.model, run.codec, run.rollout, training_frames(run), run.config.seed)
 
 
 def training_frames(run: "LoadedRun") -> int:
@@ -276,7 +287,7 @@ def processes_of(state: "PartialState") -> "Processes":
     """Accelerate's processes, as the evaluation sees them."""
     from accelerate.utils import gather_object
 
-    from video_mirai.evaluation.run import Processes
+    from video_mirai.evaluation.contestants import Processes
 
     return Processes(state.process_index, state.num_processes, state.wait_for_everyone, gather_object)
 

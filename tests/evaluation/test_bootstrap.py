@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band, paired_bootstrap, subsample_interval
+from video_mirai.evaluation.bootstrap import (
+    bootstrap,
+    bootstrap_band,
+    paired_bootstrap,
+    paired_seed_bootstrap,
+    seed_bootstrap,
+    subsample_interval,
+)
 from video_mirai.evaluation.frechet import frechet_distance
 
 
@@ -51,6 +58,46 @@ def test_band_of_one_video_has_no_width():
     np.testing.assert_allclose(band.low, band.high)
 
 
+def test_with_seeds_that_agree_the_interval_is_the_one_over_videos():
+    videos = np.random.default_rng(0).standard_normal(40)
+    over_both, over_videos = seed_bootstrap(np.tile(videos, (3, 1))), bootstrap(videos)
+    assert over_both.estimate == pytest.approx(over_videos.estimate)
+    np.testing.assert_allclose(over_both, over_videos, atol=0.05)
+
+
+def test_seeds_that_disagree_widen_the_interval_though_every_video_agrees():
+    seeds = np.array([0.0, 1.0, 2.0])[:, None]
+    interval = seed_bootstrap(seeds + np.zeros((3, 200)))
+    assert interval == (1.0, 0.0, 2.0)  # the mean, and all three draws of the smallest or the largest seed
+
+
+def test_seed_interval_covers_the_truth_when_both_seeds_and_videos_vary():
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return rng.standard_normal((10, 1)) + rng.standard_normal((1, 30)) + rng.standard_normal((10, 30))
+
+    intervals = [seed_bootstrap(draw(), num_resamples=300) for _ in range(200)]
+    assert 0.85 <= np.mean([interval.low <= 0 <= interval.high for interval in intervals]) <= 0.99
+
+
+def test_pairing_of_seeds_and_videos_removes_what_both_methods_share():
+    rng = np.random.default_rng(0)
+    shared = 5 * rng.standard_normal((3, 1)) + 5 * rng.standard_normal((1, 30))
+    a, b = (shared + 0.1 * rng.standard_normal((3, 30)) for _ in range(2))
+    difference = paired_seed_bootstrap(a + 0.5, b)
+    assert difference.excludes_zero
+    assert difference == seed_bootstrap(a + 0.5 - b)
+    assert difference.high - difference.low < 0.05 * (seed_bootstrap(a).high - seed_bootstrap(a).low)
+
+
+def test_order_of_seeds_and_of_videos_barely_moves_the_seed_interval():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((4, 50))
+    permuted = values[rng.permutation(4)][:, rng.permutation(50)]
+    np.testing.assert_allclose(seed_bootstrap(values), seed_bootstrap(permuted), atol=0.03)
+
+
 def test_subsampling_describes_smaller_sets_of_distinct_videos():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 4)), rng.standard_normal((60, 4)) + 1
@@ -75,6 +122,11 @@ def test_subsampling_describes_smaller_sets_of_distinct_videos():
         (lambda: bootstrap(np.array([1.0, np.nan])), "NaN"),
         (lambda: bootstrap(np.ones(3), level=95), "between 0 and 1"),
         (lambda: paired_bootstrap(np.ones(3), np.ones(1)), "one to one"),
+        (lambda: paired_seed_bootstrap(np.ones((3, 4)), np.ones((3, 5))), "one to one"),
+        (lambda: seed_bootstrap(np.ones((1, 4))), "at least 2 seeds, got 1; over the videos of one seed take"),
+        (lambda: seed_bootstrap(np.ones((3, 1))), "at least 2 videos"),
+        (lambda: seed_bootstrap(np.ones(4)), "seeds, videos"),
+        (lambda: seed_bootstrap(np.full((3, 4), np.nan)), "NaN"),
         (lambda: bootstrap_band(np.ones(3)), "videos, frames"),
         (lambda: subsample_interval(lambda rows: 0.0, 2), "leave 1 a subset"),
     ],

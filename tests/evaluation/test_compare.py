@@ -6,8 +6,9 @@ import pytest
 from video_folders import evaluate, make_files, moving_texture, write_folder, write_real_and_fake
 
 from video_mirai.evaluation.aggregate import Resampling
-from video_mirai.evaluation.compare import Compared, MetricDifference, compare_rows, load_row
+from video_mirai.evaluation.compare import Compared, MetricDifference, compare_rows
 from video_mirai.evaluation.compare_tables import csv_rows, forest_plot, latex, markdown
+from video_mirai.evaluation.evaluated_row import load_row
 
 NUM_VIDEOS = 4
 RESAMPLING = Resampling(num_resamples=50, num_subsets=6, seed=0)

@@ -14,10 +14,10 @@ from video_folders import (
     write_real_and_fake,
 )
 
-from video_mirai.evaluation.aggregate import RowScores
+from video_mirai.evaluation.contestants import Processes
 from video_mirai.evaluation.folder_run import evaluate_folders
 from video_mirai.evaluation.publish import make_result
-from video_mirai.evaluation.run import Processes
+from video_mirai.evaluation.row_scores import RowScores
 
 
 @pytest.fixture(scope="module")

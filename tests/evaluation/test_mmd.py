@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_values import CASES, VALUES, close
 
-from video_mirai.evaluation.mmd import polynomial_mmd
+from video_mirai.evaluation.mmd import polynomial_mmd, polynomial_mmd_subsets
 
 
 @pytest.mark.parametrize("case", sorted(VALUES["mmd"]))
@@ -48,3 +48,44 @@ def test_refuses_single_samples_and_other_widths():
         polynomial_mmd(np.zeros((1, 2)), np.zeros((4, 2)))
     with pytest.raises(ValueError, match="width 2 and 3"):
         polynomial_mmd(np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+def test_subsets_are_those_drawn_and_each_has_the_mmd_of_its_own_samples():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((9, 3)), rng.standard_normal((7, 3)) + 1
+    found = polynomial_mmd_subsets(x, y, num_subsets=3, subset_size=4, seed=5)
+    drawing = np.random.default_rng(5)
+    of_x, of_y = ([drawing.permutation(len(rows))[:4] for _ in range(3)] for rows in (x, y))
+    expected = [polynomial_mmd(x[a], y[b]) for a, b in zip(of_x, of_y, strict=True)]
+    np.testing.assert_allclose(found.values, expected)
+    assert close(found.mean, np.mean(expected)) and close(found.deviation, np.std(expected))
+
+
+def test_subsets_of_everything_are_the_whole_without_deviation():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
+    found = polynomial_mmd_subsets(x, y, subset_size=6)
+    assert close(found.mean, polynomial_mmd(x, y)) and found.deviation < 1e-9
+
+
+def test_mean_of_subsets_is_as_unbiased_as_the_whole():
+    rng = np.random.default_rng(0)
+    sets = [(rng.standard_normal((20, 4)), rng.standard_normal((20, 4)) + 0.5) for _ in range(60)]
+    subsets = [polynomial_mmd_subsets(x, y, num_subsets=20, subset_size=8).mean for x, y in sets]
+    whole = [polynomial_mmd(x, y) for x, y in sets]
+    assert abs(np.mean(subsets) - np.mean(whole)) < 3 * np.std(np.subtract(subsets, whole)) / np.sqrt(60)
+
+
+@pytest.mark.parametrize("options", [{"subset_size": 5}, {"subset_size": 1}, {"subset_size": 2, "num_subsets": 0}])
+def test_subsets_that_cannot_be_drawn_are_one_clear_line(options):
+    with pytest.raises(ValueError, match="the smaller set holds 4 samples; choose"):
+        polynomial_mmd_subsets(np.zeros((4, 2)), np.zeros((9, 2)), **options)
+
+
+def test_subsets_meet_what_torchmetrics_computes_from_the_same_draws():
+    kid = pytest.importorskip("torchmetrics.image.kid", reason="needs the extra dev")
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 5)), rng.standard_normal((30, 5)) + 0.3
+    theirs = float(kid.poly_mmd(torch.from_numpy(x), torch.from_numpy(y)))
+    assert close(polynomial_mmd_subsets(x, y, subset_size=30, num_subsets=1).mean, theirs)

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 from video_mirai.data.scenes import Scenes, ScenesConfig
 from video_mirai.evaluation.aggregate import (
     Resampling,
-    RowScores,
-    VideoScores,
-    clip_timeline,
     few_samples_warnings,
     make_difference,
     make_row,
@@ -28,8 +25,9 @@ from video_mirai.evaluation.generation import (
     settings_hash,
 )
 from video_mirai.evaluation.held_out import choose_clips, longest_clip, open_held_out
-from video_mirai.evaluation.mmd import polynomial_mmd
-from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, copy_last_frame
+from video_mirai.evaluation.mmd import polynomial_mmd, polynomial_mmd_subsets
+from video_mirai.evaluation.protocol import EvaluateConfig, FrameEncoders, Protocol, copy_last_frame
+from video_mirai.evaluation.row_scores import RowScores, VideoScores, clip_timeline
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
 from video_mirai.models.causal_dit import CausalVideoDiT
@@ -59,7 +57,8 @@ def random_clip(seed: int, name: str = "") -> StoredClip:
 
 
 def protocol(scenes: SceneRows | None = None) -> Protocol:
-    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, BuiltinFrames(), scenes, "sliding clips")
+    encoders = FrameEncoders(BuiltinFrames(), BuiltinFrames())
+    return Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, encoders, scenes, "sliding clips")
 
 
 def scores_of(num_videos: int, offset: float = 0.0, seed: int = 0) -> list[VideoScores]:
@@ -107,6 +106,28 @@ def test_copied_frames_are_perfectly_consistent_and_not_dynamic():
     numbers = protocol().score(0, copied, truth).numbers
     assert numbers["consistency"] == pytest.approx(1)
     assert numbers["dynamic_degree"] == numbers["drift_brightness"] == numbers["drift_sharpness"] == 0
+
+
+class LastRow:
+    """A frame encoder that sees only the last row of pixels."""
+
+    name, sha256, preprocessing = "last row", "", "none"
+
+    def frame_features(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return frames[:, -1].reshape(len(frames), -1) / 255
+
+
+def test_background_has_a_consistency_of_its_own_features():
+    truth = random_clip(0)
+    truth.frames[:, -1] = truth.frames[0, -1]
+    encoders = FrameEncoders(BuiltinFrames(), LastRow())
+    both = Protocol(CONFIG, TIMELINE, {"fd_mean": MeanColour()}, encoders, None, "sliding clips")
+    numbers = both.score(0, truth, None).numbers
+    assert numbers["background_consistency"] == pytest.approx(1) and numbers["consistency"] < 0.99
+    same = protocol().score(0, truth, None).numbers
+    assert same["background_consistency"] == same["consistency"] == numbers["consistency"]
+    how = {metric.key: metric.how for metric in both.metrics()}
+    assert "last row" in how["background_consistency"] and "grid_colour_gradient" in how["consistency"]
 
 
 def test_truth_against_itself_has_the_highest_psnr_and_ssim():
@@ -160,6 +181,9 @@ def test_distance_has_its_unbiased_companions_beside_it():
     pooled = [np.concatenate([score.features["fd_mean"] for score in scores]) for scores in (ours, real)]
     assert row.metrics["mmd_mean"].value == pytest.approx(polynomial_mmd(*pooled))
     assert row.metrics["mmd_mean"].low is not None
+    subsets = polynomial_mmd_subsets(*pooled, subset_size=60)
+    assert row.metrics["mmd_mean_subsets"].value == pytest.approx(subsets.mean)
+    assert row.metrics["mmd_mean_subsets_deviation"].value == pytest.approx(subsets.deviation)
     assert row.metrics["fd_mean_at_infinity"].value == pytest.approx(frechet_at_infinity(*pooled).distance)
     few = make_row(RowScores("a", "model", ours[:2], real[:2], TIMELINE, 1), RESAMPLING)
     assert np.isnan(few.metrics["fd_mean_at_infinity"].value)
@@ -168,8 +192,20 @@ def test_distance_has_its_unbiased_companions_beside_it():
 def test_difference_of_a_row_with_itself_is_zero_with_an_interval_of_no_width():
     row = RowScores("a", "model", scores_of(6), scores_of(6, seed=1), TIMELINE, 1)
     difference = make_difference(row, row, RESAMPLING)
+    assert difference.metrics.pop("fd_mean_at_infinity").value == 0  # which has no interval
     for estimate in [*difference.metrics.values(), *difference.windows[0].metrics.values()]:
         assert estimate.value == estimate.low == estimate.high == 0
+
+
+def test_differences_hold_the_companions_of_the_distance_and_an_interval_only_where_halves_give_one():
+    first, second = (RowScores("a", "model", scores_of(40, x), scores_of(40, seed=1), TIMELINE, 1) for x in (1.0, 0.0))
+    found = make_difference(first, second, RESAMPLING).metrics
+    each = [make_row(row, RESAMPLING).metrics for row in (first, second)]
+    for key in ("fd_mean", "mmd_mean", "fd_mean_at_infinity"):
+        assert found[key].value == pytest.approx(each[0][key].value - each[1][key].value)
+    assert found["mmd_mean"].low < found["mmd_mean"].value < found["mmd_mean"].high
+    assert found["fd_mean_at_infinity"].low is None
+    assert "mmd_mean_subsets" not in found
 
 
 def test_constant_gain_is_found_whatever_the_spread_between_videos():

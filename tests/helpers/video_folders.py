@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from video_mirai.evaluation.contestants import Processes
 from video_mirai.evaluation.findings import Findings
 from video_mirai.evaluation.folder_run import evaluate_folders
 from video_mirai.evaluation.publish import make_result, write_numbers
 from video_mirai.evaluation.results import EvaluationResult
-from video_mirai.evaluation.run import Processes
 from video_mirai.evaluation.video_sets import FolderConfig
 from video_mirai.media import write_video
 

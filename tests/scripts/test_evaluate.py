@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from video_mirai.config import DataConfig
 from video_mirai.data.latent_shards import LatentShardsConfig
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
+from video_mirai.evaluation import publish
 from video_mirai.media import write_video
 
 DATA_CONFIGS = {"video_folder": VideoFolderConfig, "latent_shards": LatentShardsConfig, "scenes": ScenesConfig}
@@ -70,6 +72,7 @@ def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(
         "baseline", "foresight", "copy-last-frame", "constant velocity", "reader on the truth", "real vs real"
     ]  # fmt: skip
     by_name = {row["name"]: row["metrics"] for row in first["rows"]}
+    assert [model["training_seed"] for model in first["models"]] == [0, 1]
     assert by_name["reader on the truth"]["position_error"]["value"] < 1
     assert by_name["constant velocity"]["position_error"]["value"] < by_name["baseline"]["position_error"]["value"]
     assert {"psnr", "fd_random3d", "fd_state", "consistency", "dynamic_degree", "position_error"} <= first["rows"][0][
@@ -178,6 +181,52 @@ def test_clips_that_were_trained_on_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"that models\.model was trained on|differs from that of models\.model"):
         leak_note("model", run, data, split)
+
+
+@pytest.mark.slow
+def test_samples_of_a_history_have_noise_of_their_own_and_the_first_is_the_only_one_of_before(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "make_plots", lambda result, folder: [])  # which take most of the time
+    out = tmp_path / "samples"
+    quick = ("num_clips=2", "horizon_frames=8", "detectors=[random3d]")
+    assert call(monkeypatch, *arguments(runs, tmp_path / "one", *quick)) == 0
+    assert call(monkeypatch, *arguments(runs, out, *quick, "samples_per_clip=2")) == 0
+    stored = [tmp_path / "one/frames/baseline", out / "frames/baseline", out / "frames/baseline/sample_1"]
+    only, first, second = (np.load(folder / "0001.npz")["frames"] for folder in stored)
+    np.testing.assert_array_equal(first, only)
+    assert (second[:2] == first[:2]).all() and (second[2:] != first[2:]).any()
+    result = check_result((out / "results.json").read_text())
+    metrics = result["rows"][0]["metrics"]
+    worst, mean, best = (metrics[key]["value"] for key in ("psnr_worst", "psnr", "psnr_best"))
+    assert worst < mean < best
+    assert "psnr_best" not in result["rows"][2]["metrics"]
+    assert result["rules"]["samples"].startswith("2 of every history")
+
+
+@pytest.mark.slow
+def test_an_evaluation_killed_in_the_middle_goes_on_and_finds_the_same_numbers(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "make_plots", lambda result, folder: [])  # which take most of the time
+    settings = ("horizon_frames=16", "batch_clips=1", "num_clips=4", "detectors=[random3d]")
+    killed, whole = ((*arguments(runs, tmp_path / name, *settings),) for name in ("killed", "whole"))
+    command = [sys.executable, str(REPOSITORY / "scripts" / "evaluate.py"), *killed]
+    process = subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    frames = tmp_path / "killed" / "frames"
+    while not (frames / "baseline" / "0001.npz").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (frames / "foresight" / "0003.npz").is_file()
+    made = (frames / "baseline" / "0001.npz").stat().st_mtime_ns
+    assert call(monkeypatch, *killed) == call(monkeypatch, *whole) == 0
+    assert (frames / "baseline" / "0001.npz").stat().st_mtime_ns == made
+    rows = [json.loads((tmp_path / name / "results.json").read_text())["rows"] for name in ("killed", "whole")]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.slow

@@ -55,7 +55,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_result_is_as_the_schema_says_and_holds_rules_folders_and_vbench(evaluated: Path) -> None:
     result = check_result((evaluated / "out" / "results.json").read_text())
     assert [row["name"] for row in result["rows"]] == ["fake", "theirs", "copy-first-frame", "real vs real"]
-    assert set(result["rules"]) == {"pairing", "frame rate", "length", "size", "clips", "frame features"}
+    assert set(result["rules"]) == {
+        "pairing", "frame rate", "length", "size", "clips", "samples", "frame features", "background features"
+    }  # fmt: skip
     assert [found["name"] for found in result["video_sets"]] == ["real", "fake", "theirs"]
     assert result["vbench"][0]["flavour"] == "VBench-Long" and result["clips"]["training_frames"] == 12
     assert "allow_import" not in result["config"]
@@ -113,6 +115,17 @@ def test_rows_of_one_evaluation_are_compared_as_sets_where_names_differ(
     assert sorted(path.name for path in out.iterdir()) == [
         "comparison.csv", "comparison.md", "comparison.tex", "forest.png"
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_groups_are_compared_from_the_command_line_and_not_beside_single_runs(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = f"{evaluated / 'out'}:fake"
+    assert call(monkeypatch, compare.main, row, "--group", f"a={row}") == 2
+    assert "and not both" in capsys.readouterr().err
+    assert call(monkeypatch, compare.main, "--group", f"a={row},{row}", "--group", f"b={row}") == 2
+    assert "same evaluation twice" in capsys.readouterr().err
 
 
 def test_comparison_of_nothing_is_one_line_and_exit_code_2(

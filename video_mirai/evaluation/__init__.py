@@ -6,6 +6,8 @@ from video_mirai.evaluation.bootstrap import (
     bootstrap,
     bootstrap_band,
     paired_bootstrap,
+    paired_seed_bootstrap,
+    seed_bootstrap,
     subsample_interval,
 )
 from video_mirai.evaluation.clips import ClipRule, clip_frame_numbers, take_clips
@@ -46,7 +48,8 @@ from video_mirai.evaluation.horizon import (
     time_to_failure,
     window_starts,
 )
-from video_mirai.evaluation.mmd import polynomial_mmd
+from video_mirai.evaluation.mmd import SubsetMmd, polynomial_mmd, polynomial_mmd_subsets
+from video_mirai.evaluation.samples import OfSamples, of_samples
 from video_mirai.evaluation.state_metrics import (
     ReadState,
     SceneMetrics,
@@ -68,9 +71,11 @@ __all__ = [
     "FrechetMoments",
     "Interval",
     "LagCosine",
+    "OfSamples",
     "ReadState",
     "SceneMetrics",
     "Slope",
+    "SubsetMmd",
     "TrueState",
     "Walls",
     "background_consistency",
@@ -93,11 +98,15 @@ __all__ = [
     "frechet_over_time",
     "freeze_fraction",
     "match_sprites",
+    "of_samples",
     "paired_bootstrap",
+    "paired_seed_bootstrap",
     "polynomial_mmd",
+    "polynomial_mmd_subsets",
     "psnr",
     "saturation",
     "scene_metrics",
+    "seed_bootstrap",
     "sharpness",
     "slope_per_100_frames",
     "ssim",

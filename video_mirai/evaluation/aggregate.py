@@ -1,122 +1,24 @@
 """From the scores of single videos to rows, windows, curves and paired differences, with 95 % intervals over videos."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band
-from video_mirai.evaluation.frechet import FewSamplesWarning, frechet_at_infinity, frechet_distance
-from video_mirai.evaluation.mmd import polynomial_mmd
 from video_mirai.evaluation.results import Curve, Difference, Estimate, Row, Window
+from video_mirai.evaluation.row_scores import (
+    RowScores,
+    SetStatistic,
+    VideoScores,
+    mmd_subsets_keys,
+    pooled_features,
+    set_statistics,
+)
 
 MIN_VIDEOS_FOR_SUBSETS = 4
-
-
-@dataclass(frozen=True)
-class VideoScores:
-    """What was measured on one video of one row, history left out.
-
-    Attributes:
-        clip: number of the history. video: source video, the unit of every interval.
-        curves: per generated frame, (T,); NaN where a frame has no value. numbers: one a video. features: by detector
-            label, (clips, d), one row for each entry of the starts used throughout.
-        pooled: rows of the features that the distance over the whole video is made of; None = all.
-        cosine_by_lag: by distance in frames.
-    """
-
-    clip: int
-    video: str
-    curves: dict[str, np.ndarray]
-    numbers: dict[str, float]
-    features: dict[str, np.ndarray]
-    pooled: tuple[int, ...] | None = None
-    cosine_by_lag: dict[int, float] = field(default_factory=dict)
-
-
-class Timeline(NamedTuple):
-    """Frames of the windows over time, and where the detectors' clips start (frames after the history, from 0)."""
-
-    horizon_frames: int
-    window_frames: int
-    starts: list[int]
-
-    @property
-    def windows(self) -> list[tuple[int, int]]:
-        """[start, end) of every whole window, one after the other."""
-        last = self.horizon_frames - self.window_frames
-        return [(start, start + self.window_frames) for start in range(0, last + 1, self.window_frames)]
-
-
-def clip_timeline(horizon_frames: int, window_frames: int, stride_frames: int) -> Timeline:
-    """Sliding clips every stride_frames; ValueError when a window does not fit or would not start on the stride."""
-    if horizon_frames < window_frames:
-        raise ValueError(f"horizon_frames={horizon_frames} is shorter than window_frames={window_frames}.")
-    if stride_frames < 1 or window_frames % stride_frames:
-        raise ValueError(f"stride_frames={stride_frames} must divide window_frames={window_frames}.")
-    return Timeline(horizon_frames, window_frames, list(range(0, horizon_frames - window_frames + 1, stride_frames)))
-
-
-@dataclass
-class RowScores:
-    """The scores of one row and, where it has Frechet distances, of the real videos that it is measured against."""
-
-    name: str
-    kind: str
-    scores: list[VideoScores]
-    reference: list[VideoScores]
-    timeline: Timeline
-    ddof: int
-    _cache: dict[tuple[str, int | None, bytes, str], float] = field(default_factory=dict)
-
-    @property
-    def num_videos(self) -> int:
-        """Videos that subsets are drawn from."""
-        return min(len(_clips_by_video(self.scores)), len(_clips_by_video(self.reference)))
-
-    def distance(self, label: str, window: int | None, videos: np.ndarray | None, against: str = "aligned") -> float:
-        """Frechet distance to the reference.
-
-        Args:
-            window: number of the window; None = the clips of the whole video.
-            videos: (m,) source videos to use, counted in order of appearance; None = all.
-            against: "aligned", the same window of the reference, or "pooled", all its windows together.
-        """
-        key = (label, window, b"" if videos is None else videos.tobytes(), against)
-        if key not in self._cache:
-            ours = _features(self.scores, label, self._rows(window), videos)
-            theirs = self._all_windows() if against == "pooled" else self._rows(window)
-            real = _features(self.reference, label, theirs, videos)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FewSamplesWarning)  # the report says it once, in its own words
-                self._cache[key] = frechet_distance(ours, real, ddof=self.ddof)
-        return self._cache[key]
-
-    def mmd(self, label: str, videos: np.ndarray | None) -> float:
-        """Polynomial MMD to the reference over the whole videos. videos: as in `distance`."""
-        ours, real = (_features(scores, label, None, videos) for scores in (self.scores, self.reference))
-        return polynomial_mmd(ours, real)
-
-    def at_infinity(self, label: str, seed: int) -> float:
-        """Frechet distance at infinite N; NaN where half of the clips are no more than the features are wide."""
-        ours, real = (_features(scores, label, None, None) for scores in (self.scores, self.reference))
-        if min(len(ours), len(real)) // 2 <= ours.shape[1]:
-            return math.nan
-        return frechet_at_infinity(ours, real, ddof=self.ddof, seed=seed).distance
-
-    def labels(self) -> list[str]:
-        return list(self.scores[0].features)
-
-    def _rows(self, window: int | None) -> list[int] | None:
-        """Rows of the features that a window is made of; None = those of the whole video."""
-        return None if window is None else [self.timeline.starts.index(self.timeline.windows[window][0])]
-
-    def _all_windows(self) -> list[int]:
-        return [self.timeline.starts.index(start) for start, _ in self.timeline.windows]
 
 
 class Resampling(NamedTuple):
@@ -138,12 +40,13 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
     """Headline metrics, windows and curves of one row."""
     scores, timeline = row.scores, row.timeline
     videos = [score.video for score in scores]
-    metrics = {
-        label: _distance_estimate(partial(row.distance, label, None), row, resampling, 0.0) for label in row.labels()
-    }
+    metrics = {}
     for label in row.labels():
-        metrics[mmd_key(label)] = _distance_estimate(partial(row.mmd, label), row, resampling, -math.inf)
-        metrics[infinity_key(label)] = Estimate(row.at_infinity(label, resampling.seed))
+        for found in set_statistics(label, resampling.seed):
+            metrics[found.key] = _set_estimate(partial(found.value, row), found, row, resampling)
+        subsets = row.mmd_subsets(label, resampling.seed)
+        for key, value in zip(mmd_subsets_keys(label), (subsets.mean, subsets.deviation), strict=True):
+            metrics[key] = Estimate(value)
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
     windows = [_window(row, i, resampling) for i in range(len(timeline.windows))] if _is_seen(row) else []
@@ -158,15 +61,6 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
 def pooled_key(label: str) -> str:
     """Name of the windows' distance to all windows of the reference together."""
     return f"{label}_pooled"
-
-
-def mmd_key(label: str) -> str:
-    """Name of the polynomial MMD on the features of a distance called `label`."""
-    return f"mmd_{label.removeprefix('fd_')}"
-
-
-def infinity_key(label: str) -> str:
-    return f"{label}_at_infinity"
 
 
 def make_difference(
@@ -186,7 +80,11 @@ def make_difference(
 
         return _distance_estimate(statistic, row, resampling, -math.inf)
 
-    metrics = {label: paired_distance(label, None) for label in row.labels()}
+    metrics = {
+        found.key: _set_difference(found, row, reference, resampling)
+        for label in row.labels()
+        for found in set_statistics(label, resampling.seed)
+    }
     for key in row.scores[0].numbers:
         if key in reference.scores[0].numbers and key not in leave_out:
             pairs = zip(row.scores, reference.scores, strict=True)
@@ -219,7 +117,7 @@ def few_samples_warnings(row: RowScores) -> list[str]:
     sentences = []
     for label in row.labels():
         width = row.scores[0].features[label].shape[1]
-        pooled = min(len(_features(scores, label, None, None)) for scores in (row.scores, row.reference))
+        pooled = min(len(pooled_features(scores, label, None, None)) for scores in (row.scores, row.reference))
         per_window = min(len(row.scores), len(row.reference))
         what = "pooled and per window" if pooled <= width else "per window"
         if per_window <= width:
@@ -273,6 +171,22 @@ def _distance_estimate(
     return Estimate(value, max(smallest, value - half), value + half)
 
 
+def _set_estimate(
+    statistic: Callable[[np.ndarray | None], float], kind: SetStatistic, row: RowScores, resampling: Resampling
+) -> Estimate:
+    """With its interval, where random halves of the videos give one."""
+    if not kind.resampled:
+        return Estimate(statistic(None))
+    return _distance_estimate(statistic, row, resampling, kind.smallest)
+
+
+def _set_difference(kind: SetStatistic, row: RowScores, reference: RowScores, resampling: Resampling) -> Estimate:
+    def statistic(videos: np.ndarray | None) -> float:
+        return kind.value(row, videos) - kind.value(reference, videos)
+
+    return _set_estimate(statistic, kind._replace(smallest=-math.inf), row, resampling)
+
+
 def _distance_curve(frames: list[int], estimates: list[Estimate]) -> Curve:
     low = [e.value if e.low is None else e.low for e in estimates]
     high = [e.value if e.high is None else e.high for e in estimates]
@@ -304,22 +218,3 @@ def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling) ->
     band = bootstrap_band(means, num_resamples=resampling.num_resamples, seed=resampling.seed)
     numbers = (np.flatnonzero(frames) + 1).tolist()
     return Curve(numbers, band.mean.tolist(), band.low.tolist(), band.high.tolist())
-
-
-def _features(scores: list[VideoScores], label: str, rows: list[int] | None, videos: np.ndarray | None) -> np.ndarray:
-    """(clips, d) of the chosen videos. rows: of each video's features; None = those that are pooled."""
-    groups = _clips_by_video(scores)
-    chosen = range(len(groups)) if videos is None else videos.tolist()
-    found = []
-    for score in (scores[clip] for video in chosen for clip in groups[video]):
-        wanted = score.pooled if rows is None else tuple(rows)
-        features = score.features[label]
-        found.append(features if wanted is None else features[list(wanted)])
-    return np.concatenate(found)
-
-
-def _clips_by_video(scores: list[VideoScores]) -> list[list[int]]:
-    clips: dict[str, list[int]] = {}
-    for i, score in enumerate(scores):
-        clips.setdefault(score.video, []).append(i)
-    return list(clips.values())

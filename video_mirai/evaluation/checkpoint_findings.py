@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from video_mirai.data.video_folder import VideoFolder
-from video_mirai.evaluation.aggregate import RowScores
+from video_mirai.evaluation.contestants import TRUTH, Contestant
 from video_mirai.evaluation.findings import Comparison, Findings
 from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.metric_table import UNPAIRED
+from video_mirai.evaluation.networks import describe_encoders
 from video_mirai.evaluation.report import Gallery, Strip
 from video_mirai.evaluation.results import ClipsInfo, ModelInfo, VBenchInfo
-from video_mirai.evaluation.run import TRUTH, Contestant, Evaluation, describe_encoder, video_file
+from video_mirai.evaluation.row_scores import RowScores
+from video_mirai.evaluation.run import Evaluation, video_file
 
 
 def checkpoint_findings(
@@ -38,8 +40,10 @@ def checkpoint_findings(
             "pairing": "every model continues the same true histories with the same noise; all differences are paired",
             "history": f"the {config.history_frames} given frames are left out of every score",
             "size and rate": "those of the training clips; nothing is resized or resampled after generation",
-            "frame features": describe_encoder(evaluation.encoder),
-        },
+            "samples": f"{config.samples_per_clip} of every history; paired numbers are means over them, distances and "
+            "galleries have the first",
+        }
+        | describe_encoders(evaluation.encoders),
         galleries=_galleries(evaluation),
         models=_model_infos(evaluation, models),
         vbench=list(vbench),
@@ -87,6 +91,7 @@ def _model_infos(evaluation: Evaluation, models: Mapping[str, Contestant]) -> li
             asdict(model.rollout),
             f"{type(model.codec).__name__} {model.codec.fingerprint()[:16]}",
             evaluation.speeds[name],
+            model.training_seed,
         )
         for name, model in models.items()
     ]

@@ -5,44 +5,42 @@ differ the rows are compared as independent samples, and the comparison says so.
 else, because the length, rate, size or the detector differ, it is not compared at all.
 """
 
-import csv
-import json
 import math
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from video_mirai.evaluation.aggregate import (
-    MIN_VIDEOS_FOR_SUBSETS,
-    Resampling,
+from video_mirai.evaluation.aggregate import MIN_VIDEOS_FOR_SUBSETS, Resampling, make_difference
+from video_mirai.evaluation.evaluated_row import EvaluatedRow
+from video_mirai.evaluation.metric_table import ENCODER_KEYS
+from video_mirai.evaluation.results import Estimate, Metric
+from video_mirai.evaluation.row_scores import (
     RowScores,
-    Timeline,
+    SetStatistic,
     VideoScores,
-    make_difference,
+    infinity_key,
+    mmd_key,
+    mmd_subsets_keys,
+    set_statistics,
 )
-from video_mirai.evaluation.results import SCHEMA_VERSION, Estimate, Metric
 
-FEATURES_FILE = "features.npz"
 # What has to agree for the numbers to mean the same, and what for the videos to be the same ones.
 SAME_MEANING = ("fps", "height", "width", "history_frames", "horizon_frames")
 SAME_CLIPS = ("dataset", "split", "clips_sha256", "seed")
 
 
-class EvaluatedRow(NamedTuple):
-    """One row of an evaluation on disk. metrics: those it has a number for, by key."""
-
-    name: str
-    folder: Path
-    result: dict[str, Any]
-    metrics: dict[str, Metric]
-    scores: RowScores
+# What the interval of a difference is made of.
+BOOTSTRAP, HALVES, NO_INTERVAL = "bootstrap", "half the spread over random halves of the videos", "none"
 
 
 class MetricDifference(NamedTuple):
-    """`name` minus the baseline. how: "paired" or "unpaired"."""
+    """`name` minus the baseline.
+
+    Attributes:
+        how: "paired" or "unpaired". interval: BOOTSTRAP, HALVES or NO_INTERVAL.
+        by_seed: the difference of every training seed, where there are several.
+    """
 
     name: str
     metric: Metric
@@ -50,45 +48,32 @@ class MetricDifference(NamedTuple):
     difference: Estimate
     how: str
     num_videos: int
+    interval: str
+    by_seed: Sequence[float] = ()
+
+
+class SeedValues(NamedTuple):
+    """A metric of every training seed of one method. seeds: what they are called."""
+
+    name: str
+    metric: Metric
+    seeds: list[str]
+    values: list[float]
 
 
 class Compared(NamedTuple):
-    """All differences from one baseline. notes: what was left out or is not paired, and why."""
+    """All differences from one baseline.
+
+    Attributes:
+        notes: what was left out or is not paired, and why.
+        seeds: of groups of training seeds, by metric and group; empty where single evaluations are compared.
+    """
 
     baseline: str
     names: list[str]
     differences: list[MetricDifference]
     notes: list[str]
-
-
-def save_features(rows: Sequence[RowScores], path: Path) -> None:
-    """The features behind the whole videos' distances, so that distances can be compared video by video later."""
-    arrays: dict[str, np.ndarray] = {}
-    for row in (row for row in rows if row.kind == "model"):
-        for label in row.labels():
-            arrays[f"row/{row.name}/{label}"] = _pooled_features(row.scores, label)
-            arrays[f"reference/{label}"] = _pooled_features(row.reference, label)
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-
-
-def load_row(place: str) -> EvaluatedRow:
-    """A model's row of an evaluation.
-
-    Args:
-        place: FOLDER or FOLDER:ROW; the row may be left out where there is one model.
-    Raises:
-        FileNotFoundError, ValueError: no evaluation there, of another version, no such row, or files that disagree.
-    """
-    folder, wanted = _place(place)
-    result = _read_result(folder)
-    models = [row["name"] for row in result["rows"] if row["kind"] == "model"]
-    if wanted is None and len(models) != 1:
-        raise ValueError(f"{folder} compares {len(models)} models; name one: {folder}:{models[0]}.")
-    name = models[0] if wanted is None else wanted
-    if name not in models:
-        raise ValueError(f"{folder} has no model {name!r}; its models: {', '.join(models)}.")
-    metrics = {metric["key"]: Metric(**metric) for metric in result["metrics"]}
-    return EvaluatedRow(name, folder, result, metrics, _read_scores(folder, name, result))
+    seeds: Sequence[SeedValues] = ()
 
 
 def compare_rows(rows: Sequence[EvaluatedRow], resampling: Resampling) -> Compared:
@@ -103,85 +88,33 @@ def compare_rows(rows: Sequence[EvaluatedRow], resampling: Resampling) -> Compar
     first = rows[0]
     differences, notes = [], []
     for name, row in zip(names[1:], rows[1:], strict=True):
-        for key in SAME_MEANING:
-            if row.result["clips"][key] != first.result["clips"][key]:
-                raise ValueError(
-                    f"{row.folder} has {key}={row.result['clips'][key]}, {first.folder} has "
-                    f"{first.result['clips'][key]}: their numbers mean different things; evaluate both alike."
-                )
-        reason = _why_unpaired(row, first)
+        check_same_meaning(row, first)
+        reason = why_unpaired(row, first)
         if reason:
             notes.append(f"{name} and {names[0]} are not paired, so intervals are wider: {reason}.")
-        keys, refused = _comparable(row, first)
+        keys, refused = comparable_metrics(row, first)
         notes += [f"{key} is not compared for {name}: {why}." for key, why in refused.items()]
         estimates = _unpaired(row, first, resampling) if reason else _paired(row, first, resampling)
         for key in keys:
             if key in estimates and math.isfinite(estimates[key].value):
                 differences.append(
                     MetricDifference(
-                        name, first.metrics[key], _value(first, key), estimates[key],
+                        name, first.metrics[key], row_value(first, key, resampling.seed), estimates[key],
                         "unpaired" if reason else "paired", row.scores.num_videos,
+                        interval_kind(first, key, estimates[key]),
                     )
                 )  # fmt: skip
     return Compared(names[0], names[1:], differences, notes)
 
 
-def _place(place: str) -> tuple[Path, str | None]:
-    whole = Path(place)
-    if whole.exists():
-        return (whole if whole.is_dir() else whole.parent), None
-    folder, separator, row = place.rpartition(":")
-    if separator and Path(folder).is_dir():
-        return Path(folder), row
-    raise FileNotFoundError(f"{place}: no such evaluation folder; it is the out=... of scripts/evaluate.py.")
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist; run scripts/evaluate.py with out={folder}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}).") from error
-    found = result.get("schema_version") if isinstance(result, dict) else None
-    if found != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema version {found}, this program reads {SCHEMA_VERSION}; evaluate anew.")
-    return result
-
-
-def _read_scores(folder: Path, name: str, result: dict[str, Any]) -> RowScores:
-    """The row's scores from per_video.csv and features.npz."""
-    lines = [line for line in csv.DictReader((folder / "per_video.csv").open(encoding="utf-8")) if line["row"] == name]
-    labels = [detector["label"] for detector in result["detectors"]]
-    try:
-        with np.load(folder / FEATURES_FILE, allow_pickle=False) as stored:
-            ours = {label: stored[f"row/{name}/{label}"] for label in labels}
-            real = {label: stored[f"reference/{label}"] for label in labels}
-    except (FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{folder / FEATURES_FILE} is missing or damaged ({error}); evaluate anew.") from error
-    if any(len(features) != len(lines) for features in ours.values()):
-        raise ValueError(f"{folder}: per_video.csv and {FEATURES_FILE} hold different videos; evaluate anew.")
-    scores = []
-    for i, line in enumerate(lines):
-        numbers = {
-            key: float(text) if text else math.nan
-            for key, text in line.items()
-            if key not in ("row", "kind", "clip", "video")
-        }
-        features = {label: array[i] for label, array in ours.items()}
-        scores.append(VideoScores(int(line["clip"]), line["video"], {}, numbers, features))
-    num_real = min((len(array) for array in real.values()), default=0)
-    reference = [
-        VideoScores(i, str(i), {}, {}, {label: array[i] for label, array in real.items()}) for i in range(num_real)
-    ]
-    if num_real == len(scores):  # the same true clips: let resampling keep clips of one video together there too
-        reference = [
-            VideoScores(ours.clip, ours.video, {}, {}, real.features)
-            for ours, real in zip(scores, reference, strict=True)
-        ]
-    no_windows = Timeline(0, 1, [])
-    return RowScores(name, "model", scores, reference, no_windows, int(result["ddof"]))
+def check_same_meaning(row: EvaluatedRow, first: EvaluatedRow) -> None:
+    """ValueError where numbers of the two mean different things."""
+    for key in SAME_MEANING:
+        if row.result["clips"][key] != first.result["clips"][key]:
+            raise ValueError(
+                f"{row.folder} has {key}={row.result['clips'][key]}, {first.folder} has "
+                f"{first.result['clips'][key]}: their numbers mean different things; evaluate both alike."
+            )
 
 
 def _distinct_names(rows: Sequence[EvaluatedRow]) -> list[str]:
@@ -192,7 +125,7 @@ def _distinct_names(rows: Sequence[EvaluatedRow]) -> list[str]:
     return [f"{row.folder.name}:{row.name}" for row in rows]
 
 
-def _why_unpaired(row: EvaluatedRow, first: EvaluatedRow) -> str:
+def why_unpaired(row: EvaluatedRow, first: EvaluatedRow) -> str:
     """Why two rows can't be compared video by video; empty when they can."""
     for key in SAME_CLIPS:
         here, there = row.result["clips"][key], first.result["clips"][key]
@@ -203,20 +136,32 @@ def _why_unpaired(row: EvaluatedRow, first: EvaluatedRow) -> str:
     return ""
 
 
-def _comparable(row: EvaluatedRow, first: EvaluatedRow) -> tuple[list[str], dict[str, str]]:
+def comparable_metrics(row: EvaluatedRow, first: EvaluatedRow) -> tuple[list[str], dict[str, str]]:
     """Keys of the metrics that mean the same in both, and why the others don't."""
-    shas = [{d["label"]: d["sha256"] for d in found.result["detectors"]} for found in (row, first)]
+    shas = [_weights_by_key(found) for found in (row, first)]
     keys, refused = [], {}
     for key, metric in first.metrics.items():
         if key not in row.metrics:
             refused[key] = "only one of the evaluations has it"
         elif shas[0].get(key) != shas[1].get(key):
             refused[key] = "the detectors' weights differ"
+        elif key in ENCODER_KEYS and len({found.result["rules"].get(ENCODER_KEYS[key]) for found in (row, first)}) > 1:
+            refused[key] = "the frame features differ"
         elif row.metrics[key].how != metric.how:
             refused[key] = "it was made differently"
         else:
             keys.append(key)
     return keys, refused
+
+
+def _weights_by_key(row: EvaluatedRow) -> dict[str, str]:
+    """sha256 of the detector behind every number that has one."""
+    found = {}
+    for detector in row.result["detectors"]:
+        label = detector["label"]
+        for key in (label, mmd_key(label), *mmd_subsets_keys(label), infinity_key(label)):
+            found[key] = detector["sha256"]
+    return found
 
 
 def _paired(row: EvaluatedRow, first: EvaluatedRow, resampling: Resampling) -> dict[str, Estimate]:
@@ -227,11 +172,12 @@ def _unpaired(row: EvaluatedRow, first: EvaluatedRow, resampling: Resampling) ->
     """Differences of independent samples: each side is resampled on its own."""
     found = {}
     for key in first.scores.scores[0].numbers:
-        sides = [_means_by_video(side.scores.scores, key) for side in (row, first)]
-        found[key] = _independent_bootstrap(sides[0], sides[1], resampling)
+        ours, other = (np.array(list(means_by_video(side.scores.scores, key).values())) for side in (row, first))
+        found[key] = _independent_bootstrap(ours, other, resampling)
     for label in first.scores.labels():
         if label in row.scores.labels():
-            found[label] = _independent_distances(row.scores, first.scores, label, resampling)
+            for kind in set_statistics(label, resampling.seed):
+                found[kind.key] = _independent_sets(row.scores, first.scores, kind, resampling)
     return found
 
 
@@ -246,15 +192,15 @@ def _independent_bootstrap(ours: np.ndarray, other: np.ndarray, resampling: Resa
     return Estimate(float(ours.mean() - other.mean()), float(low), float(high))
 
 
-def _independent_distances(ours: RowScores, other: RowScores, label: str, resampling: Resampling) -> Estimate:
+def _independent_sets(ours: RowScores, other: RowScores, kind: SetStatistic, resampling: Resampling) -> Estimate:
     """Half the spread over random halves, drawn for each side on its own; see `aggregate`."""
-    value = ours.distance(label, None, None) - other.distance(label, None, None)
-    if min(ours.num_videos, other.num_videos) < MIN_VIDEOS_FOR_SUBSETS:
+    value = kind.value(ours, None) - kind.value(other, None)
+    if not kind.resampled or min(ours.num_videos, other.num_videos) < MIN_VIDEOS_FOR_SUBSETS:
         return Estimate(value)
     rng = np.random.default_rng(resampling.seed)
 
     def of_half(side: RowScores) -> float:
-        return side.distance(label, None, np.sort(rng.permutation(side.num_videos)[: side.num_videos // 2]))
+        return kind.value(side, np.sort(rng.permutation(side.num_videos)[: side.num_videos // 2]))
 
     drawn = [of_half(ours) - of_half(other) for _ in range(resampling.num_subsets)]
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -262,22 +208,32 @@ def _independent_distances(ours: RowScores, other: RowScores, label: str, resamp
     return Estimate(value, value - half, value + half)
 
 
-def _means_by_video(scores: Sequence[VideoScores], key: str) -> np.ndarray:
-    """(V,) means of the finite values of each video."""
+def means_by_video(scores: Sequence[VideoScores], key: str) -> dict[str, float]:
+    """Mean of the finite values of each video that has any."""
     by_video: dict[str, list[float]] = {}
     for score in scores:
         if math.isfinite(score.numbers.get(key, math.nan)):
             by_video.setdefault(score.video, []).append(score.numbers[key])
-    return np.array([np.mean(values) for values in by_video.values()])
+    return {video: float(np.mean(values)) for video, values in by_video.items()}
 
 
-def _value(row: EvaluatedRow, key: str) -> float:
-    if key in row.scores.labels():
-        return row.scores.distance(key, None, None)
-    means = _means_by_video(row.scores.scores, key)
-    return float(means.mean()) if len(means) else math.nan
+def row_value(row: EvaluatedRow, key: str, seed: int) -> float:
+    """The row's own number; seed: of the distance at infinite N."""
+    kind = set_kind(row, key, seed)
+    if kind is not None:
+        return kind.value(row.scores, None)
+    means = means_by_video(row.scores.scores, key)
+    return float(np.mean(list(means.values()))) if means else math.nan
 
 
-def _pooled_features(scores: Sequence[VideoScores], label: str) -> np.ndarray:
-    """(videos, clips, d) of the clips that count for the whole."""
-    return np.stack([s.features[label] if s.pooled is None else s.features[label][list(s.pooled)] for s in scores])
+def set_kind(row: EvaluatedRow, key: str, seed: int) -> SetStatistic | None:
+    """How a number of whole sets is computed; None for one that single videos have."""
+    kinds = (kind for label in row.scores.labels() for kind in set_statistics(label, seed))
+    return next((kind for kind in kinds if kind.key == key), None)
+
+
+def interval_kind(row: EvaluatedRow, key: str, estimate: Estimate) -> str:
+    """BOOTSTRAP, HALVES or NO_INTERVAL."""
+    if estimate.low is None:
+        return NO_INTERVAL
+    return BOOTSTRAP if set_kind(row, key, 0) is None else HALVES

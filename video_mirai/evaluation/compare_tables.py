@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from video_mirai.evaluation.compare import Compared, MetricDifference
+from video_mirai.evaluation.compare import HALVES, NO_INTERVAL, Compared, MetricDifference, SeedValues
 from video_mirai.evaluation.results import CsvRow, format_number, write_csv
 from video_mirai.evaluation.statements import judge
 
@@ -16,12 +16,14 @@ OUTCOME_COLOURS = {"better": "#0b7a53", "worse": "#b3391b", "unclear": "#5d6678"
 
 
 def write_comparison(compared: Compared, folder: Path) -> str:
-    """Write comparison.md, .tex, .csv and forest.png; returns the Markdown."""
+    """Write comparison.md, .tex, .csv and forest.png, of groups seeds.csv too; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(compared)
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     (folder / "comparison.tex").write_text(latex(compared), encoding="utf-8")
     write_csv(csv_rows(compared), folder / "comparison.csv")
+    if compared.seeds:
+        write_csv(seed_rows(compared), folder / "seeds.csv")
     (folder / "forest.png").write_bytes(forest_plot(compared))
     return text
 
@@ -38,12 +40,23 @@ def markdown(compared: Compared) -> str:
         value = format_number(next(iter(metric_rows.values())).baseline, metric.decimals)
         cells = [_cell(metric_rows.get(name), bold="**") for name in compared.names]
         lines.append(f"| {title} | {value} | " + " | ".join(cells) + " |")
-    how = f"Differences with 95 % intervals over videos; bold where the interval excludes zero. {_sizes(compared)}"
-    return "\n".join([*lines, "", how, *(f"- {note}" for note in compared.notes)]) + "\n"
+    seeds = _markdown_seeds(compared) if compared.seeds else []
+    return "\n".join([*lines, "", _how(compared), *seeds, *(f"- {note}" for note in compared.notes)]) + "\n"
+
+
+def _markdown_seeds(compared: Compared) -> list[str]:
+    columns = [compared.baseline, *compared.names]
+    called = ", ".join(compared.seeds[0].seeds)
+    lines = ["", f"Every training seed ({called}):", "", f"| metric | {' | '.join(columns)} |"]
+    lines.append("|---|" + "---:|" * len(columns))
+    for by_group in _seeds_by_metric(compared).values():
+        cells = [_seed_cell(by_group.get(name), "–") for name in columns]
+        lines.append(f"| {next(iter(by_group.values())).metric.title} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def latex(compared: Compared) -> str:
-    """A tabular for booktabs."""
+    """A tabular for booktabs; of groups a second one with every training seed."""
     columns = "lr" + "r" * len(compared.names)
     baseline = _escaped(compared.baseline)
     head = " & ".join(["metric", baseline, *(f"{_escaped(name)} $-$ {baseline}" for name in compared.names)])
@@ -55,7 +68,19 @@ def latex(compared: Compared) -> str:
         cells.append(format_number(first.baseline, first.metric.decimals))
         cells += [_latex_cell(metric_rows.get(name)) for name in compared.names]
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines + (_latex_seeds(compared) if compared.seeds else [])) + "\n"
+
+
+def _latex_seeds(compared: Compared) -> list[str]:
+    columns = [compared.baseline, *compared.names]
+    head = " & ".join([f"metric ({', '.join(compared.seeds[0].seeds)})", *map(_escaped, columns)])
+    lines = ["", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    for by_group in _seeds_by_metric(compared).values():
+        cells = [_escaped(next(iter(by_group.values())).metric.title)]
+        cells += [_seed_cell(by_group.get(name), "--") for name in columns]
+        lines.append(" & ".join(cells) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def csv_rows(compared: Compared) -> list[CsvRow]:
@@ -64,11 +89,20 @@ def csv_rows(compared: Compared) -> list[CsvRow]:
         {
             "metric": d.metric.key, "baseline": compared.baseline, "row": d.name, "baseline_value": d.baseline,
             "difference": d.difference.value, "low": d.difference.low, "high": d.difference.high, "how": d.how,
-            "videos": d.num_videos, "better": d.metric.better,
-            "outcome": judge(d.difference, d.metric).outcome,
+            "interval": d.interval, "videos": d.num_videos, "seeds": len(d.by_seed) or None,
+            "better": d.metric.better, "outcome": judge(d.difference, d.metric).outcome,
         }
         for d in compared.differences
     ]  # fmt: skip
+
+
+def seed_rows(compared: Compared) -> list[CsvRow]:
+    """One row for each metric, group and training seed."""
+    return [
+        {"metric": found.metric.key, "row": found.name, "seed": seed, "value": value}
+        for found in compared.seeds
+        for seed, value in zip(found.seeds, found.values, strict=True)
+    ]
 
 
 def forest_plot(compared: Compared) -> bytes:
@@ -95,6 +129,8 @@ def _draw_metric(axes: Axes, metric_rows: dict[str, MetricDifference], names: li
         colour = OUTCOME_COLOURS[judge(found, metric).outcome]
         axes.plot([low, high], [position, position], color=colour, linewidth=2)
         axes.plot(found.value, position, "o", color=colour, markersize=5)
+        by_seed = metric_rows[name].by_seed
+        axes.plot(by_seed, [position] * len(by_seed), "|", color=colour, markersize=8)
     axes.axvline(0, color="#1d2330", linewidth=0.8)
     reach = 1.15 * max(abs(end) for end in axes.get_xlim()) or 1.0
     axes.set_xlim(-reach, reach)
@@ -137,6 +173,36 @@ def _interval(found: MetricDifference) -> str:
         return ""
     decimals = found.metric.decimals
     return f" [{format_number(low, decimals)}, {format_number(high, decimals)}]"
+
+
+def _seeds_by_metric(compared: Compared) -> dict[str, dict[str, SeedValues]]:
+    """{metric: {group: values}} in the order of the table."""
+    found: dict[str, dict[str, SeedValues]] = {}
+    for values in compared.seeds:
+        found.setdefault(values.metric.key, {})[values.name] = values
+    return found
+
+
+def _seed_cell(found: SeedValues | None, missing: str) -> str:
+    if found is None:
+        return missing
+    return ", ".join(format_number(value, found.metric.decimals) for value in found.values)
+
+
+def _how(compared: Compared) -> str:
+    """What the numbers and their intervals are."""
+    over = "training seeds, then videos" if compared.seeds else "videos"
+    sentences = [f"Differences with 95 % intervals over {over}; bold where the interval excludes zero."]
+    if compared.seeds:
+        sentences.append("Values are means over seeds; of few seeds intervals are too narrow (docs/evaluation.md).")
+    for kind, words in {
+        HALVES: "half the spread over random halves of the videos, which are not a bootstrap's copies",
+        NO_INTERVAL: "no interval",
+    }.items():
+        titles = dict.fromkeys(d.metric.title for d in compared.differences if d.interval == kind)
+        if titles:
+            sentences.append(f"{', '.join(titles)}: {words}.")
+    return " ".join([*sentences, _sizes(compared)])
 
 
 def _sizes(compared: Compared) -> str:

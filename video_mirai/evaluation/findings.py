@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from video_mirai.evaluation.aggregate import RowScores
 from video_mirai.evaluation.detectors import Detector
 from video_mirai.evaluation.protocol import Protocol, ScoringConfig
 from video_mirai.evaluation.report import Gallery
 from video_mirai.evaluation.results import ClipsInfo, ModelInfo, VBenchInfo, VideoSetInfo
+from video_mirai.evaluation.row_scores import RowScores
 
 
 class Comparison(NamedTuple):

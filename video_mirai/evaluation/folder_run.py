@@ -12,31 +12,33 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
-from video_mirai.evaluation.detectors import Detector, build_frame_encoder
+from video_mirai.evaluation.contestants import COPY_ROW, REAL_ROW, TRUTH, Processes
+from video_mirai.evaluation.detectors import Detector
 from video_mirai.evaluation.findings import Comparison, Findings
 from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.metric_table import UNPAIRED
+from video_mirai.evaluation.networks import (
+    build_detectors,
+    build_frame_encoders,
+    build_lpips,
+    cached_detectors,
+    describe_encoders,
+)
 from video_mirai.evaluation.protocol import Protocol, copy_last_frame
 from video_mirai.evaluation.report import Gallery, Strip
 from video_mirai.evaluation.results import ClipsInfo, VBenchInfo
-from video_mirai.evaluation.run import (
-    COPY_ROW,
-    REAL_ROW,
-    TRUTH,
-    Processes,
-    build_detectors,
-    cached_detectors,
-    describe_encoder,
-    scores_by_row,
-)
+from video_mirai.evaluation.row_scores import RowScores, Timeline, VideoScores, clip_timeline
+from video_mirai.evaluation.run import scores_by_row
+from video_mirai.evaluation.samples import merge_samples
 from video_mirai.evaluation.video_sets import (
     REAL,
     CommonFormat,
     FolderConfig,
     VideoSet,
+    check_samples,
     common_format,
     describe_clip_rule,
+    open_samples,
     open_sets,
     paired_keys,
     read_video,
@@ -52,10 +54,15 @@ MIN_REAL_VIDEOS = 4
 
 
 class _Folders(NamedTuple):
-    """The sets, real first, with what they share. numbers: clip number by `identity`."""
+    """The sets, real first, with what they share.
+
+    Attributes:
+        samples: further samples of a set's videos, by its name. numbers: clip number by `identity`.
+    """
 
     config: FolderConfig
     sets: list[VideoSet]
+    samples: dict[str, list[VideoSet]]
     wanted: CommonFormat
     timeline: Timeline
     numbers: dict[str, int]
@@ -63,8 +70,8 @@ class _Folders(NamedTuple):
     def number(self, of_set: int, key: str) -> int:
         return self.numbers[_identity(self.config, of_set, key)]
 
-    def read(self, of_set: int, key: str) -> StoredClip:
-        video = next(video for video in self.sets[of_set].videos if video.key == key)
+    def read(self, found: VideoSet, key: str) -> StoredClip:
+        video = next(video for video in found.videos if video.key == key)
         return read_video(video, self.wanted, self.config.backend)
 
 
@@ -83,8 +90,11 @@ def evaluate_folders(
     """
     detectors = build_detectors(config, device, allow_import=allow_import)
     folders = _open(config)
-    encoder = build_frame_encoder(config.frame_encoder, device=device)
-    protocol = Protocol(config, folders.timeline, detectors, encoder, None, describe_clip_rule(config))
+    encoders = build_frame_encoders(config, device)
+    protocol = Protocol(
+        config, folders.timeline, detectors, encoders, None, describe_clip_rule(config),
+        build_lpips(config, device), 1 + max((len(found) for found in folders.samples.values()), default=0),
+    )  # fmt: skip
     tasks = [(i, key) for i, found in enumerate(folders.sets) for key in found.names]
     cached = cached_detectors(config, detectors, device)
     mine: list[tuple[str, VideoScores]] = []
@@ -97,7 +107,7 @@ def evaluate_folders(
             mine.append(_score_fake(folders, protocol, of_set, key))
     rows = _rows(folders, scores_by_row(processes.gather(mine)))
     comparisons, notes = _comparisons(rows)
-    infos = [set_info(found) for found in folders.sets]
+    infos = [set_info(found) for found in (*folders.sets, *(s for of_row in folders.samples.values() for s in of_row))]
     return Findings(
         config=config,
         settings=asdict(config) | {"num_frames": folders.wanted.num_frames, "fps": folders.wanted.fps,
@@ -107,7 +117,7 @@ def evaluate_folders(
         rows=rows,
         comparisons=comparisons,
         clips=_clips_info(folders, infos[0].sha256),
-        rules=rules_of(config, folders.wanted, folders.sets) | {"frame features": describe_encoder(encoder)},
+        rules=rules_of(config, folders.wanted, folders.sets) | describe_encoders(encoders),
         galleries=_galleries(folders, rows) if processes.is_main else [],
         video_sets=infos,
         vbench=list(vbench),
@@ -116,14 +126,18 @@ def evaluate_folders(
 
 
 def _open(config: FolderConfig) -> _Folders:
-    scanned = open_sets(config)
-    wanted = common_format(config, scanned)
+    scanned, more = open_sets(config), open_samples(config)
+    wanted = common_format(config, [*scanned, *(found for of_row in more.values() for found in of_row)])
     sets = [usable(found, wanted) for found in scanned]
+    samples = {found.name: [usable(other, wanted) for other in more.get(found.name, [])] for found in sets[1:]}
+    check_samples(sets[1:], samples)
     timeline = clip_timeline(wanted.num_frames - config.history_frames, config.window_frames, config.stride_frames)
     if config.clip_rule != "sliding":
         timeline = timeline._replace(starts=[start for start, _ in timeline.windows])
     known = dict.fromkeys(_identity(config, i, key) for i, found in enumerate(sets) for key in found.names)
-    return _Folders(config, sets, wanted, timeline, {identity: number for number, identity in enumerate(known)})
+    return _Folders(
+        config, sets, samples, wanted, timeline, {identity: number for number, identity in enumerate(known)}
+    )
 
 
 def _identity(config: FolderConfig, of_set: int, key: str) -> str:
@@ -149,7 +163,7 @@ def _score_real(
 ) -> list[tuple[str, VideoScores]]:
     """A real video, and its first or last given frame repeated."""
     starts, pooled = _clip_starts(folders, key)
-    truth, number = folders.read(0, key), folders.number(0, key)
+    truth, number = folders.read(folders.sets[0], key), folders.number(0, key)
     copied = copy_last_frame(truth, folders.config.history_frames)
     found = [
         (TRUTH, protocol.score(number, truth, None, starts=starts, detectors=cached)),
@@ -161,9 +175,13 @@ def _score_real(
 def _score_fake(folders: _Folders, protocol: Protocol, of_set: int, key: str) -> tuple[str, VideoScores]:
     real, fake = folders.sets[0], folders.sets[of_set]
     starts, pooled = _clip_starts(folders, key)
-    truth = folders.read(0, key) if key in paired_keys(folders.config, real, fake) else None
-    score = protocol.score(folders.number(of_set, key), folders.read(of_set, key), truth, starts=starts)
-    return fake.name, replace(score, pooled=pooled)
+    truth = folders.read(real, key) if key in paired_keys(folders.config, real, fake) else None
+    number = folders.number(of_set, key)
+    scores = [
+        protocol.score(number, folders.read(sample, key), truth, starts=starts)
+        for sample in (fake, *folders.samples[fake.name])
+    ]
+    return fake.name, replace(merge_samples(scores), pooled=pooled)
 
 
 def _rows(folders: _Folders, scores: dict[str, list[VideoScores]]) -> list[RowScores]:
@@ -274,6 +292,6 @@ def _strip(folders: _Folders, clip: int) -> Strip:
         if key in found.names and folders.number(i, key) == clip:
             path = Path(folders.config.out) / "videos" / found.name / f"{clip:04d}.mp4"
             with VideoWriter(path, folders.wanted.shown_fps) as writer:
-                writer.append(folders.read(i, key).frames)
+                writer.append(folders.read(found, key).frames)
             videos.append((found.name, path.read_bytes()))
     return Strip(f"{key} ·", videos)

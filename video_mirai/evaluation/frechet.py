@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky
-from scipy.linalg.lapack import dsygst
+from scipy.linalg.blas import dsymv, dsyrk
+from scipy.linalg.lapack import dpotrf, dsygst
 
 # Rounding may push a distance this far below zero, as a share of tr S_x + tr S_y.
 NEGATIVE_TOLERANCE = 1e-6
@@ -27,9 +27,10 @@ class FewSamplesWarning(UserWarning):
 
 class _Gaussian(NamedTuple):
     mean: NDArray[np.float64]  # (d,)
-    covariance: NDArray[np.float64] | None  # (d, d); None where it is certainly singular
-    rows: NDArray[np.float64] | None  # (n, d) with rows.T @ rows = covariance; None where only moments are known
+    covariance: NDArray[np.float64] | None  # (d, d), only its lower triangle is read; None where certainly singular
+    rows: NDArray[np.float64] | None  # (n, d), rows.T @ rows = covariance / scale; None where only moments are known
     trace: float  # of the covariance
+    scale: float = 1.0
 
 
 class AtInfinity(NamedTuple):
@@ -144,7 +145,7 @@ class FrechetMoments:
         self.count = total
 
     def _gaussian(self, ddof: int) -> _Gaussian:
-        covariance = self.scatter / (self.count - ddof)
+        covariance = self.scatter.T / (self.count - ddof)  # symmetric; transposed it is as LAPACK wants it
         return _Gaussian(self.mean, covariance, None, float(np.trace(covariance)))
 
 
@@ -155,7 +156,8 @@ def check_features(features: NDArray[np.floating], name: str, min_count: int = 2
         raise ValueError(f"{name} has shape {rows.shape}; expected (samples, feature width).")
     if len(rows) < min_count:
         raise ValueError(f"{name} holds {len(rows)} sample(s); at least {min_count} are needed.")
-    bad = int((~np.isfinite(rows)).any(axis=1).sum())
+    # A sum is cheap and not finite where a sample isn't; where it merely overflows, none is found.
+    bad = 0 if np.isfinite(rows.sum()) else int((~np.isfinite(rows)).any(axis=1).sum())
     if bad:
         raise ValueError(f"{name}: {bad} of {len(rows)} samples hold NaN or infinite values; look for broken clips.")
     return rows
@@ -185,11 +187,11 @@ def _warn_few(count: int, dim: int) -> None:
 def _from_features(features: NDArray[np.float64], ddof: int) -> _Gaussian:
     mean = features.mean(axis=0)
     centred = features - mean
-    centred /= np.sqrt(len(features) - ddof)
+    scale = 1 / (len(features) - ddof)
     if len(features) <= features.shape[1]:
-        return _Gaussian(mean, None, centred, float(np.square(centred).sum()))
-    covariance = centred.T @ centred
-    return _Gaussian(mean, covariance, centred, float(np.trace(covariance)))
+        return _Gaussian(mean, None, centred, scale * float(np.square(centred).sum()), scale)
+    covariance = dsyrk(scale, centred.T, lower=1)  # half of the products, and no copy of any matrix here or below
+    return _Gaussian(mean, covariance, centred, float(np.trace(covariance)), scale)
 
 
 def _distance(x: _Gaussian, y: _Gaussian) -> float:
@@ -214,10 +216,9 @@ def _root_trace(x: _Gaussian, y: _Gaussian) -> float:
 
 def _fast_root_trace(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> float | None:
     """By the symmetric-definite eigenvalue problem of two covariances; None where rounding may exceed tolerance."""
-    try:
-        factor = cholesky(x, lower=True, check_finite=False)
-    except LinAlgError:
-        return None
+    factor, info = dpotrf(x, lower=1, clean=0)
+    if info:
+        return None  # not positive definite
     product, info = dsygst(y, factor, itype=2, lower=1)  # L^T S_y L, in the lower triangle
     assert info == 0
     values = np.linalg.eigvalsh(product)
@@ -231,19 +232,21 @@ def _fast_root_trace(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: 
 
 def _largest_eigenvalue(covariance: NDArray[np.float64]) -> float:
     """By a few steps of power iteration, close enough for a bound."""
-    vector = covariance[:, np.argmax(np.diagonal(covariance))]
-    for _ in range(8):
-        vector = covariance @ (vector / np.linalg.norm(vector))
+    vector = np.zeros(len(covariance))
+    vector[np.argmax(np.diagonal(covariance))] = 1
+    for _ in range(9):
+        vector = dsymv(1.0, covariance, vector / np.linalg.norm(vector), lower=1)
     return float(np.linalg.norm(vector))
 
 
 def _root(gaussian: _Gaussian) -> NDArray[np.float64]:
     """R (r, d) with R^T R = covariance."""
     if gaussian.rows is not None:
-        if len(gaussian.rows) <= gaussian.rows.shape[1]:
-            return gaussian.rows
+        rows = np.sqrt(gaussian.scale) * gaussian.rows
+        if len(rows) <= rows.shape[1]:
+            return rows
         # X = QR leaves X^T X = R^T R, so R stands in for X at d rows instead of n.
-        return np.asarray(np.linalg.qr(gaussian.rows, mode="r"))
+        return np.asarray(np.linalg.qr(rows, mode="r"))
     assert gaussian.covariance is not None
     values, vectors = np.linalg.eigh(gaussian.covariance)
     # Eigenvalues below this are rounding of the decomposition; their roots would not be small.

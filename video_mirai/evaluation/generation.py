@@ -32,9 +32,10 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def clip_generator(seed: int, clip_index: int, device: torch.device) -> torch.Generator:
-    """The noise source of one clip: the same for every model, process count and batch size."""
-    state = np.random.SeedSequence([seed, clip_index]).generate_state(1, np.uint64)[0]
+def clip_generator(seed: int, clip_index: int, device: torch.device, sample: int = 0) -> torch.Generator:
+    """The noise source of one sample of a clip: the same for every model, process count and batch size."""
+    # NumPy pads with zeros, so the first sample has the noise of (seed, clip).
+    state = np.random.SeedSequence([seed, clip_index, sample]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> 1))
 
 

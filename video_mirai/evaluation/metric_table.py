@@ -3,19 +3,35 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from video_mirai.evaluation.aggregate import infinity_key, mmd_key
 from video_mirai.evaluation.detectors import Detector, FrameEncoder
+from video_mirai.evaluation.lpips import Lpips
 from video_mirai.evaluation.results import Metric
+from video_mirai.evaluation.row_scores import (
+    MMD_SUBSET_CLIPS,
+    MMD_SUBSETS,
+    infinity_key,
+    mmd_key,
+    mmd_subsets_keys,
+)
+from video_mirai.evaluation.samples import HIGHER_IS_BETTER, sample_keys
 
 DISTANCE, MOTION, LIGHT, STATE = (
     "Distance to real video", "Consistency beside motion", "Light, and how it drifts", "State of the scene"
 )  # fmt: skip
-MOTION_KEYS = ("consistency", "dynamic_degree", "freeze_fraction", "flicker", "consistency_failure")
+MOTION_KEYS = (
+    "consistency", "background_consistency", "dynamic_degree", "freeze_fraction", "flicker", "consistency_failure",
+)  # fmt: skip
+# Of features of single frames, and the rule of a result that names their encoder.
+ENCODER_KEYS = {
+    "consistency": "frame features", "consistency_failure": "frame features",
+    "background_consistency": "background features",
+}  # fmt: skip
 
 # Read from a video on its own, so that copying a frame wins or loses them trivially: not compared with copy-last-frame.
 UNPAIRED = (
-    "consistency", "dynamic_degree", "flicker", "brightness", "contrast", "saturation", "freeze_fraction",
-    "drift_brightness", "drift_sharpness", "slope_brightness", "slope_sharpness", "consistency_failure",
+    "consistency", "background_consistency", "dynamic_degree", "flicker", "brightness", "contrast", "saturation",
+    "freeze_fraction", "drift_brightness", "drift_sharpness", "slope_brightness", "slope_sharpness",
+    "consistency_failure",
 )  # fmt: skip
 
 
@@ -31,6 +47,11 @@ def distance_metrics(detectors: Iterable[Detector], clip_rule: str) -> list[Metr
 
 def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
     """The Frechet distance and its companions without its bias."""
+    mean_key, deviation_key = mmd_subsets_keys(d.label)
+    subsets = (
+        f"over {MMD_SUBSETS} random subsets of {MMD_SUBSET_CLIPS} clips, or of half the clips where that is fewer, as "
+        "kernel distances are published"
+    )
     return [
         Metric(
             d.label, d.label, "", "lower", 2,
@@ -42,17 +63,28 @@ def _of_detector(d: Detector, clip_rule: str) -> list[Metric]:
         Metric(
             infinity_key(d.label), f"{d.label} at infinite N", "", "lower", 2,
             f"{d.label} of whole videos, extrapolated over 1 / N to infinitely many clips (Chong & Forsyth 2020); only "
-            "where half of the clips are more than the features are wide; may be negative",
+            "where half of the clips are more than the features are wide; may be negative. No interval: halves of the "
+            "videos leave too few clips for a line",
         ),
         Metric(
             mmd_key(d.label), mmd_key(d.label), "", "lower", 3,
             f"polynomial maximum mean discrepancy of the same features ({d.name}), unbiased, so it may be negative; "
-            "clips of one video are not independent",
+            "clips of one video are not independent. Interval: half the spread over random halves of the videos",
+        ),
+        Metric(
+            mean_key, f"{mmd_key(d.label)}, mean of subsets", "", "lower", 3, f"mean of {mmd_key(d.label)} {subsets}",
+        ),
+        Metric(
+            deviation_key, f"{mmd_key(d.label)}, deviation of subsets", "", "neither", 3,
+            f"deviation of {mmd_key(d.label)} {subsets}: of one subset, not an error of the mean",
         ),
     ]  # fmt: skip
 
 
-def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int) -> list[Metric]:
+def paired_metrics(
+    first_frames: int, failure_psnr: float, patience_frames: int, lpips: Lpips | None, num_samples: int
+) -> list[Metric]:
+    """num_samples: of a history; of several the best and the worst have columns too."""
     psnr_how = "peak signal-to-noise ratio of a generated frame against the true frame of the same time, RGB, range 1"
     ssim_how = "structural similarity (Gaussian window of sigma 1.5, 11 x 11) of a generated and the true frame"
     near, far = f"; mean of the first {first_frames} generated frames", "; mean of all generated frames"
@@ -67,10 +99,29 @@ def paired_metrics(first_frames: int, failure_psnr: float, patience_frames: int)
             "never does counts with all its frames",
         ),
     ]  # fmt: skip
+    if lpips is not None:
+        how = f"LPIPS of a generated and the true frame ({lpips.name}, sha256 {lpips.sha256[:16]})"
+        metrics += [
+            Metric("lpips_first", f"LPIPS, first {first_frames}", "", "lower", 3, how + near),
+            Metric("lpips", "LPIPS", "", "lower", 3, how + far),
+        ]
+    if num_samples > 1:
+        of_frames = [metric for metric in metrics if metric.key in HIGHER_IS_BETTER]
+        metrics += [_of_samples(metric, num_samples, end) for metric in of_frames for end in range(2)]
     return grouped(metrics, DISTANCE)
 
 
-def video_metrics(encoder: FrameEncoder, failure_consistency: float, patience_frames: int) -> list[Metric]:
+def _of_samples(metric: Metric, num_samples: int, end: int) -> Metric:
+    """The best (end 0) or the worst (end 1) sample's column."""
+    word = ("best", "worst")[end]
+    title = f"{metric.title}, {word} of {num_samples}"
+    how = f"{metric.how}; of the {word} of {num_samples} samples of a history, by that mean"
+    return replace(metric, key=sample_keys(metric.key)[end], title=title, how=how)
+
+
+def video_metrics(
+    subject: FrameEncoder, background: FrameEncoder, failure_consistency: float, patience_frames: int
+) -> list[Metric]:
     """What a video says by itself; the dynamic degree stands beside the consistency, which a frozen video wins."""
     ends = "|mean over the first 15 % - mean over the last 15 %| of the generated frames' {}; a frozen video has none"
     slope = "signed Theil-Sen slope of the generated frames' {}, per 100 frames"
@@ -78,8 +129,13 @@ def video_metrics(encoder: FrameEncoder, failure_consistency: float, patience_fr
         Metric(
             "consistency", "Consistency", "", "higher", 3,
             "mean over frames of 1/2 (max(0, cos to the frame before) + max(0, cos to the first frame, which is the "
-            f"last given one where there is a history)) of frame features “{encoder.name}” (VBench's formula; "
-            "its subject consistency has DINO's features, its background consistency CLIP's)",
+            f"last given one where there is a history)) of frame features “{subject.name}” (VBench's subject "
+            "consistency, which has DINO's features)",
+        ),
+        Metric(
+            "background_consistency", "Background consistency", "", "higher", 3,
+            f"the formula of the consistency, of frame features “{background.name}” (VBench's background consistency, "
+            "which has CLIP's features)",
         ),
         Metric(
             "dynamic_degree", "Dynamic degree", "", "neither", 2,

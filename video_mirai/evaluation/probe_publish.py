@@ -13,6 +13,7 @@ import torch
 
 from video_mirai.data.scenes import Scenes
 from video_mirai.evaluation.bootstrap import bootstrap, paired_bootstrap
+from video_mirai.evaluation.contestants import weights_sha256
 from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.plots import DARK, LIGHT
 from video_mirai.evaluation.probe_data import PIXELS, POSITION, VELOCITY, Splits
@@ -38,7 +39,6 @@ from video_mirai.evaluation.probe_result import (
 from video_mirai.evaluation.probe_run import Probe, VideoNumbers
 from video_mirai.evaluation.report import Plot
 from video_mirai.evaluation.results import CsvRow, Estimate
-from video_mirai.evaluation.run import weights_sha256
 
 PACKAGES = ("video_mirai", "torch", "diffusers", "numpy")
 UNITS = {PIXELS: "of 1", POSITION: "pixels", VELOCITY: "pixels a frame"}

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from video_mirai.data.scenes import ScenesConfig
 from video_mirai.data.video_folder import VideoFolderConfig
-from video_mirai.evaluation.aggregate import Resampling, Timeline, VideoScores
+from video_mirai.evaluation.aggregate import Resampling
 from video_mirai.evaluation.consistency import (
     BUILTIN_FRAME_FEATURES,
     consistency_per_frame,
@@ -19,8 +19,10 @@ from video_mirai.evaluation.detectors import Detector, FrameEncoder
 from video_mirai.evaluation.frame_quality import exposure, flicker, freeze_fraction, psnr, saturation, sharpness, ssim
 from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.horizon import drift, slope_per_100_frames, time_to_failure
+from video_mirai.evaluation.lpips import Lpips
 from video_mirai.evaluation.metric_table import distance_metrics, paired_metrics, state_metrics, video_metrics
 from video_mirai.evaluation.results import Metric
+from video_mirai.evaluation.row_scores import Timeline, VideoScores
 from video_mirai.evaluation.scene_rows import SceneRows
 
 # Frames that are held as float64 at once.
@@ -44,7 +46,8 @@ class ScoringConfig:
         history_frames: given frames at the start of every video, left out of all scores; 0 = every frame is scored.
         detectors: by name; see `video_mirai.evaluation.detectors`.
         frame_encoder: of single frames, for the consistency and the cosines: "grid_colour_gradient", dinov2:SOURCE or
-            clip:SOURCE.
+            clip:SOURCE. background_encoder: the same for the background's consistency, which VBench takes from CLIP.
+        lpips: "alex", "vgg" or "squeeze" adds LPIPS to PSNR and SSIM; needs the packages lpips and torchvision.
         feature_cache: folder that keeps detectors' features of real videos; null = they are made anew.
         window_frames: length of the windows over time, and of the detectors' clips.
         stride_frames: between the starts of the sliding clips.
@@ -61,6 +64,8 @@ class ScoringConfig:
     history_frames: int = 0
     detectors: list[str] = field(default_factory=lambda: ["transnet"])
     frame_encoder: str = BUILTIN_FRAME_FEATURES
+    background_encoder: str = BUILTIN_FRAME_FEATURES
+    lpips: str | None = None
     feature_cache: str | None = "evaluations/features"
     window_frames: int = 16
     stride_frames: int = 8
@@ -100,7 +105,8 @@ class EvaluateConfig(ScoringConfig):
         num_clips: histories continued by every model; as many clips of other videos stand for real video.
         history_frames: frames of each clip that the models are given.
         horizon_frames: frames generated after them; null = four times the longest training clip.
-        batch_clips: clips generated together.
+        batch_clips: clips generated together. samples_per_clip: continuations of every history, each with noise of
+            its own: paired numbers are then means over them, with the best and the worst sample beside them.
         state_radius: pixels beyond which a sprite counts as lost. state_patience: frames that one which was hidden has
             to come back in. Scenes only.
     """
@@ -112,23 +118,32 @@ class EvaluateConfig(ScoringConfig):
     num_clips: int = 32
     horizon_frames: int | None = None
     batch_clips: int = 8
+    samples_per_clip: int = 1
     state_radius: float = 4.0
     state_patience: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_least({"num_clips": 2, "history_frames": 1, "batch_clips": 1})
+        self._check_least({"num_clips": 2, "history_frames": 1, "batch_clips": 1, "samples_per_clip": 1})
         if self.horizon_frames is not None and self.horizon_frames < 1:
             raise ValueError(f"horizon_frames={self.horizon_frames} must be at least 1.")
+
+
+class FrameEncoders(NamedTuple):
+    """What the consistencies are made of; often the same network twice."""
+
+    subject: FrameEncoder
+    background: FrameEncoder
 
 
 class Protocol:
     """Scores single videos; the history is left out everywhere, except that its last frame starts the consistency.
 
     Args:
-        detectors: by the label that their Frechet distance has. encoder: of single frames.
+        detectors: by the label that their Frechet distance has. encoders: of single frames.
         scenes: what is known about scenes; None where the data set knows no state.
         clip_rule: which clips of a video the distance over the whole is made of, as a phrase.
+        lpips: None = not measured. num_samples: of a history, most of any row.
     """
 
     def __init__(
@@ -136,16 +151,20 @@ class Protocol:
         config: ScoringConfig,
         timeline: Timeline,
         detectors: dict[str, Detector],
-        encoder: FrameEncoder,
+        encoders: FrameEncoders,
         scenes: SceneRows | None,
         clip_rule: str,
+        lpips: Lpips | None = None,
+        num_samples: int = 1,
     ) -> None:
         self._config = config
         self._timeline = timeline
         self._detectors = detectors
-        self._encoder = encoder
+        self._encoders = encoders
         self._scenes = scenes
         self._clip_rule = clip_rule
+        self._lpips = lpips
+        self._num_samples = num_samples
 
     def score(
         self,
@@ -170,6 +189,8 @@ class Protocol:
         curves, numbers, lags = self._alone(video.frames[max(0, history - 1) :], len(frames))
         if truth is not None:
             paired = _paired_curves(truth.frames[history:], frames)
+            if self._lpips is not None:
+                paired["lpips"] = self._lpips.per_frame(truth.frames[history:], frames)
             curves |= paired
             for key, curve in paired.items():
                 numbers[f"{key}_first"] = float(curve[: config.first_frames].mean())
@@ -185,8 +206,10 @@ class Protocol:
         config = self._config
         return [
             *distance_metrics(self._detectors.values(), self._clip_rule),
-            *paired_metrics(config.first_frames, config.failure_psnr, config.failure_patience),
-            *video_metrics(self._encoder, config.failure_consistency, config.failure_patience),
+            *paired_metrics(
+                config.first_frames, config.failure_psnr, config.failure_patience, self._lpips, self._num_samples
+            ),
+            *video_metrics(*self._encoders, config.failure_consistency, config.failure_patience),
             *(state_metrics(self._scenes.radius) if self._scenes is not None else []),
         ]
 
@@ -202,18 +225,20 @@ class Protocol:
 
         anchored: the scored frames, after the last given one where there is a history.
         """
-        per_frame, means = _statistics(anchored, self._encoder)
-        features = per_frame.pop("features")
-        consistency = consistency_per_frame(features)
+        per_frame, means = _statistics(anchored, self._encoders)
+        features, background = per_frame.pop("features"), per_frame.pop("background")
+        consistency, of_background = consistency_per_frame(features), consistency_per_frame(background)
         curves = {key: values[-num_frames:] for key, values in per_frame.items()}
         numbers = means | {key: float(curves[key].mean()) for key in ("brightness", "contrast", "saturation")}
         numbers["consistency"] = float(consistency.mean())
+        numbers["background_consistency"] = float(of_background.mean())
         unjudged = num_frames - len(consistency)  # without a history the first frame has none before it to agree with
         numbers["consistency_failure"] = unjudged + self._failure(consistency, self._config.failure_consistency)
         for key in ("brightness", "sharpness"):
             numbers[f"drift_{key}"] = drift(curves[key]) if num_frames > 1 else math.nan
             numbers[f"slope_{key}"] = slope_per_100_frames(curves[key]).estimate if num_frames > 1 else math.nan
-        curves["consistency"] = np.concatenate([np.full(unjudged, np.nan), consistency])
+        for key, curve in (("consistency", consistency), ("background_consistency", of_background)):
+            curves[key] = np.concatenate([np.full(unjudged, np.nan), curve])
         found = cosine_by_lag(features)
         return curves, numbers, dict(zip(found.lags, found.cosine.tolist(), strict=True))
 
@@ -241,7 +266,7 @@ def copy_last_frame(truth: StoredClip, history_frames: int) -> StoredClip:
     return truth._replace(frames=frames)
 
 
-def _statistics(frames: np.ndarray, encoder: FrameEncoder) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def _statistics(frames: np.ndarray, encoders: FrameEncoders) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """What (T, H, W, 3) uint8 frames say by themselves: per frame (T, ...), and means over the T - 1 steps."""
     pieces: dict[str, list[Any]] = {}
     steps: dict[str, float] = {"dynamic_degree": 0.0, "flicker": 0.0, "freeze_fraction": 0.0}
@@ -254,8 +279,13 @@ def _statistics(frames: np.ndarray, encoder: FrameEncoder) -> tuple[dict[str, np
             steps["freeze_fraction"] += share * freeze_fraction(with_one_before)
         piece = with_one_before[min(start, 1) :]
         light = exposure(piece)
+        of_subject = encoders.subject.frame_features(frames[start : start + PIECE_FRAMES])
+        of_background = of_subject  # by far the most of the time, where both are one network
+        if encoders.background is not encoders.subject:
+            of_background = encoders.background.frame_features(frames[start : start + PIECE_FRAMES])
         found = {
-            "features": encoder.frame_features(frames[start : start + PIECE_FRAMES]),
+            "features": of_subject,
+            "background": of_background,
             "brightness": 255 * light.mean,
             "contrast": 255 * light.deviation,
             "saturation": saturation(piece).mean,

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from video_mirai.evaluation.aggregate import RowScores, few_samples_warnings, make_difference, make_row, pooled_key
-from video_mirai.evaluation.compare import FEATURES_FILE, save_features
+from video_mirai.evaluation.aggregate import few_samples_warnings, make_difference, make_row, pooled_key
+from video_mirai.evaluation.evaluated_row import FEATURES_FILE, save_features
 from video_mirai.evaluation.findings import Findings
 from video_mirai.evaluation.generation import settings_hash
 from video_mirai.evaluation.plots import DARK, LIGHT, plot_curves, plot_lags
 from video_mirai.evaluation.report import Plot, build_report
 from video_mirai.evaluation.results import CsvRow, DetectorInfo, EvaluationResult, Row, write_results
+from video_mirai.evaluation.row_scores import RowScores
 
 PACKAGES = ("video_mirai", "torch", "diffusers", "numpy")
 

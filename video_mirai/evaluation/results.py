@@ -96,7 +96,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A checkpoint that was rolled out. sha256: of its weights; training_frames: pixel frames of its training clips."""
+    """A checkpoint that was rolled out.
+
+    Attributes:
+        sha256: of its weights. training_frames: pixel frames of its training clips. training_seed: `seed` of its run.
+    """
 
     name: str
     path: str
@@ -105,6 +109,7 @@ class ModelInfo:
     rollout: dict[str, Any]
     codec: str
     frames_per_second: float | None
+    training_seed: int | None = None
 
 
 @dataclass(frozen=True)

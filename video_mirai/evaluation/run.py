@@ -4,11 +4,8 @@ Processes divide the work by batch and by clip and exchange frames through the o
 is in a batch and what noise a clip gets does not depend on how many processes there are, so neither do the numbers.
 """
 
-import hashlib
-import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +13,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_mirai.data.scenes import Scenes, ScenesConfig
-from video_mirai.evaluation.aggregate import RowScores, Timeline, VideoScores, clip_timeline
-from video_mirai.evaluation.detectors import Detector, FrameEncoder, build_detector, build_frame_encoder
-from video_mirai.evaluation.feature_cache import CachedDetector
+from video_mirai.data.scenes import Scenes
+from video_mirai.evaluation.contestants import (
+    CODEC_ROW,
+    COPY_ROW,
+    OTHERS,
+    READER_ROW,
+    REAL_ROW,
+    TRUTH,
+    VELOCITY_ROW,
+    Contestant,
+    Processes,
+    weights_sha256,
+)
+from video_mirai.evaluation.detectors import Detector
 from video_mirai.evaluation.generation import (
     ClipStore,
     StoredClip,
@@ -30,41 +37,13 @@ from video_mirai.evaluation.generation import (
     settings_hash,
 )
 from video_mirai.evaluation.held_out import HeldOut
-from video_mirai.evaluation.protocol import EvaluateConfig, Protocol, ScoringConfig, copy_last_frame
+from video_mirai.evaluation.networks import build_detectors, build_frame_encoders, build_lpips, cached_detectors
+from video_mirai.evaluation.protocol import EvaluateConfig, FrameEncoders, Protocol, copy_last_frame
+from video_mirai.evaluation.row_scores import RowScores, Timeline, VideoScores, clip_timeline
+from video_mirai.evaluation.samples import merge_samples
 from video_mirai.evaluation.scene_rows import SceneRows
 from video_mirai.media import to_uint8
-from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec, PixelsCodec
-from video_mirai.sampling.rollout import RolloutSettings
-
-TRUTH, OTHERS = "truth", "real"
-COPY_ROW, REAL_ROW, CODEC_ROW = "copy-last-frame", "real vs real", "codec"
-VELOCITY_ROW, READER_ROW = "constant velocity", "reader on the truth"
-RESERVED = (TRUTH, OTHERS, COPY_ROW, REAL_ROW, CODEC_ROW)
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A model to evaluate. path: as the user named it; training_frames: length of its training clips, pixel frames."""
-
-    path: str
-    model: CausalVideoDiT
-    codec: Codec
-    rollout: RolloutSettings
-    training_frames: int
-
-
-class Processes(NamedTuple):
-    """The processes that share the work. gather: concatenates a list over all of them, in any order."""
-
-    rank: int
-    num_processes: int
-    wait: Callable[[], None]
-    gather: Callable[[list[Any]], list[Any]]
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
 
 class Speed(NamedTuple):
@@ -83,21 +62,10 @@ class Evaluation(NamedTuple):
     timeline: Timeline
     protocol: Protocol
     detectors: dict[str, Detector]
-    encoder: FrameEncoder
+    encoders: FrameEncoders
     rows: list[RowScores]
     weights: dict[str, str]
     speeds: dict[str, float | None]
-
-
-def check_names(models: dict[str, str], prefix: str = "models.") -> None:
-    """ValueError unless there are models and their names can be folder names. prefix: how the user wrote them."""
-    if not models:
-        raise ValueError("no models to evaluate; name some: models.baseline=RUN models.foresight=RUN.")
-    for name in models:
-        if name in RESERVED or not re.fullmatch(r"[\w.+-]+", name):
-            raise ValueError(
-                f"{prefix}{name}: choose a name of letters, digits, '_', '.', '+' and '-', none of {RESERVED}."
-            )
 
 
 def evaluate(
@@ -120,32 +88,28 @@ def evaluate(
     timeline = clip_timeline(horizon_frames, config.window_frames, config.stride_frames)
     shown = held_out.dataset.config if isinstance(held_out.dataset, Scenes) else None
     detectors = build_detectors(config, device, allow_import=allow_import, scenes=shown)
-    encoder = build_frame_encoder(config.frame_encoder, device=device)
+    encoders = build_frame_encoders(config, device)
     scenes = None if shown is None else SceneRows(shown, config.state_radius, config.state_patience)
     clip_rule = f"clips starting every {config.stride_frames} frames, pooled over time"
-    protocol = Protocol(config, timeline, detectors, encoder, scenes, clip_rule)
+    protocol = Protocol(
+        config, timeline, detectors, encoders, scenes, clip_rule, build_lpips(config, device), config.samples_per_clip
+    )
     stores = _store_real_videos(config, held_out, processes)
-    weights, speeds = {}, {}
+    weights = {name: weights_sha256(contestant.model) for name, contestant in models.items()}
+    speeds, samples = {}, {}
     for name, contestant in models.items():
-        weights[name] = weights_sha256(contestant.model)
         settings = _generation_settings(config, held_out, horizon_frames, contestant, weights[name])
-        stores[name] = _store(config, name, settings)
-        speed = _generate(config, held_out, horizon_frames, name, contestant, stores, processes, device)
-        speeds[name] = _total_speed(processes.gather([speed]))
+        samples[name] = [_sample_store(config, name, settings, i) for i in range(config.samples_per_clip)]
+        parts = [
+            _generate(config, held_out, horizon_frames, name, contestant, i, stores[TRUTH], store, processes, device)
+            for i, store in enumerate(samples[name])
+        ]
+        speeds[name] = _total_speed(processes.gather(parts))
     processes.wait()
     cached = cached_detectors(config, detectors, device)
-    score = _Scorer(config, models, stores, protocol, scenes, cached, device)
+    score = _Scorer(config, models, stores, samples, protocol, scenes, cached, device)
     rows = _score(config, held_out, score, timeline, processes)
-    return Evaluation(config, held_out, horizon_frames, timeline, protocol, detectors, encoder, rows, weights, speeds)
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """sha256 over the names and bytes of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return Evaluation(config, held_out, horizon_frames, timeline, protocol, detectors, encoders, rows, weights, speeds)
 
 
 def video_file(config: EvaluateConfig, row: str, index: int) -> Path:
@@ -153,37 +117,18 @@ def video_file(config: EvaluateConfig, row: str, index: int) -> Path:
     return Path(config.out) / "videos" / row / f"{index:04d}.mp4"
 
 
-def describe_encoder(encoder: FrameEncoder) -> str:
-    weights = f", sha256 {encoder.sha256}" if encoder.sha256 else ", no weights"
-    return f"consistency and cosines are of {encoder.name}: {encoder.preprocessing}{weights}"
-
-
-def build_detectors(
-    config: ScoringConfig, device: torch.device, *, allow_import: bool, scenes: ScenesConfig | None = None
-) -> dict[str, Detector]:
-    """By label; two of one label would overwrite each other's numbers. scenes: what the clips show, where known."""
-    if not config.detectors:
-        raise ValueError("detectors=[] names none; name one, as in detectors=[random3d].")
-    detectors: dict[str, Detector] = {}
-    for name in config.detectors:
-        detector = build_detector(name, config.window_frames, device=device, allow_import=allow_import, scenes=scenes)
-        if detector.label in detectors:
-            raise ValueError(f"detectors: {name!r} and another one are both labelled {detector.label}; choose one.")
-        detectors[detector.label] = detector
-    return detectors
-
-
-def cached_detectors(
-    config: ScoringConfig, detectors: dict[str, Detector], device: torch.device
-) -> dict[str, Detector]:
-    """The detectors that real videos are given to; the same where there is no cache."""
-    folder = config.feature_cache
-    return {label: d if folder is None else CachedDetector(d, folder, device) for label, d in detectors.items()}
-
-
 def _store(config: EvaluateConfig, row: str, settings: dict[str, Any]) -> ClipStore:
     out = Path(config.out)
     return ClipStore(out / "frames" / row, out / "videos" / row, settings_hash(settings))
+
+
+def _sample_store(config: EvaluateConfig, row: str, settings: dict[str, Any], sample: int) -> ClipStore:
+    """The first sample lies in the row's own folder, where a single one would."""
+    return (
+        _store(config, row, settings)
+        if sample == 0
+        else _store(config, f"{row}/sample_{sample}", settings | {"sample": sample})
+    )
 
 
 def _store_real_videos(config: EvaluateConfig, held_out: HeldOut, processes: Processes) -> dict[str, ClipStore]:
@@ -221,7 +166,9 @@ def _generate(
     horizon_frames: int,
     name: str,
     contestant: Contestant,
-    stores: dict[str, ClipStore],
+    sample: int,
+    truths: ClipStore,
+    store: ClipStore,
     processes: Processes,
     device: torch.device,
 ) -> Speed:
@@ -230,14 +177,14 @@ def _generate(
     batches = [clips[start : start + config.batch_clips] for start in range(0, len(clips), config.batch_clips)]
     mine = batches[processes.rank :: processes.num_processes]
     # A batch is redone whole: its numbers may depend, in the last digits, on what is computed together.
-    todo = [batch for batch in mine if not all(stores[name].has(clip) for clip in batch)]
+    todo = [batch for batch in mine if not all(store.has(clip) for clip in batch)]
     total = sum(len(batch) for batch in todo) * horizon_frames
     started = time.perf_counter()
     with tqdm(total=total, unit="frame", desc=f"rollout {name}", disable=not processes.is_main or not todo) as bar:
         for batch in todo:
-            truth = [stores[TRUTH].load(clip) for clip in batch]
+            truth = [truths.load(clip) for clip in batch]
             history = np.stack([clip.frames[: config.history_frames] for clip in truth])
-            generators = [clip_generator(config.seed, clip, device) for clip in batch]
+            generators = [clip_generator(config.seed, clip, device, sample) for clip in batch]
             parts = [history]
             for video in continue_videos(
                 contestant.model,
@@ -250,7 +197,7 @@ def _generate(
                 parts.append(to_uint8(video))
                 bar.update(video.shape[0] * video.shape[1])
             for clip, original, frames in zip(batch, truth, np.concatenate(parts, axis=1), strict=True):
-                stores[name].save(clip, StoredClip(original.name, frames, original.state), held_out.dataset.fps)
+                store.save(clip, StoredClip(original.name, frames, original.state), held_out.dataset.fps)
     return Speed(total, time.perf_counter() - started)
 
 
@@ -268,6 +215,7 @@ class _Scorer:
         config: EvaluateConfig,
         models: dict[str, Contestant],
         stores: dict[str, ClipStore],
+        samples: dict[str, list[ClipStore]],
         protocol: Protocol,
         scenes: SceneRows | None,
         cached: dict[str, Detector],
@@ -276,6 +224,7 @@ class _Scorer:
         self._history_frames = config.history_frames
         self._models = models
         self._stores = stores
+        self._samples = samples
         self._protocol = protocol
         self._scenes = scenes
         self._cached = cached
@@ -299,7 +248,8 @@ class _Scorer:
         score, history = self._protocol.score, self._history_frames
         truth = self._stores[TRUTH].load(clip)
         found = [(TRUTH, score(clip, truth, truth=None, detectors=self._cached))]
-        found += [(name, score(clip, self._stores[name].load(clip), truth)) for name in self._models]
+        for name, stores in self._samples.items():
+            found.append((name, merge_samples([score(clip, store.load(clip), truth) for store in stores])))
         found.append((COPY_ROW, score(clip, copy_last_frame(truth, history), truth)))
         if self._scenes is not None:
             found.append((VELOCITY_ROW, self._scenes.constant_velocity(clip, truth, history)))

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from video_mirai.data.scenes import ScenesConfig, occluder_span
-from video_mirai.evaluation.aggregate import VideoScores
 from video_mirai.evaluation.generation import StoredClip
 from video_mirai.evaluation.metric_table import state_metrics
+from video_mirai.evaluation.row_scores import VideoScores
 from video_mirai.evaluation.state_metrics import (
     ReadState,
     TrueState,

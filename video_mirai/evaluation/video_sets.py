@@ -40,6 +40,8 @@ class FolderConfig(ScoringConfig):
 
     Attributes:
         real, fakes: folders of videos or manifests, the generated ones by the name they have in the report.
+        samples: of a row, folders with other samples of the same videos: paired numbers are then means over the
+            samples, with the best and the worst beside them; distances and galleries have those of `fakes`.
         num_frames: compared frames of every video, history included; null = those of the shortest file.
         fps: null = the lowest rate of any file. every_frame: leave rates alone.
         height, width: pixels; null = those of the real videos.
@@ -52,6 +54,7 @@ class FolderConfig(ScoringConfig):
 
     real: str = ""
     fakes: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, list[str]] = field(default_factory=dict)
     num_frames: int | None = None
     fps: float | None = None
     every_frame: bool = False
@@ -120,6 +123,29 @@ def open_sets(config: FolderConfig) -> list[VideoSet]:
     if not config.fakes:
         raise ValueError("no generated videos; name a folder of them: --fake DIR.")
     return [_scan(name, root, config.backend) for name, root in ((REAL, config.real), *config.fakes.items())]
+
+
+def open_samples(config: FolderConfig) -> dict[str, list[VideoSet]]:
+    """Further samples of the generated videos by row, as they are on disk; raises as `open_sets`."""
+    for name in config.samples:
+        if name not in config.fakes:
+            raise ValueError(f"samples.{name}: no such row; the rows are {', '.join(config.fakes)}.")
+    return {
+        name: [_scan(f"{name}, sample {i}", root, config.backend) for i, root in enumerate(roots, start=2)]
+        for name, roots in config.samples.items()
+    }
+
+
+def check_samples(fakes: Sequence[VideoSet], samples: dict[str, list[VideoSet]]) -> None:
+    """ValueError unless all samples of a row hold videos of the same names."""
+    for fake in fakes:
+        for sample in samples[fake.name]:
+            different = sorted(set(sample.names) ^ set(fake.names))
+            if different:
+                raise ValueError(
+                    f"{fake.root} and {sample.root} are samples of {fake.name} but {different[0]!r} and "
+                    f"{len(different) - 1} others are usable in only one of them; every sample needs every video."
+                )
 
 
 def common_format(config: FolderConfig, sets: Sequence[VideoSet]) -> CommonFormat:
@@ -210,6 +236,8 @@ def rules_of(config: FolderConfig, wanted: CommonFormat, sets: Sequence[VideoSet
         f"counts; {left_out} shorter files left out",
         "size": f"{wanted.width}x{wanted.height}: resized (bilinear, antialiased) to cover it, centre kept",
         "clips": describe_clip_rule(config),
+        "samples": "; ".join(f"{name}: {1 + len(roots)} of every video" for name, roots in config.samples.items())
+        or "one of every video",
     }
 
 

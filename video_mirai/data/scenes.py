@@ -31,8 +31,8 @@ class ScenesConfig:
     num_clips: clips in an epoch. num_frames: frames of a clip. height, width: pixels.
     num_sprites: sprites in every clip, of different identities; of different colours too where there are enough
         colours.
-    sprites: "drawn" (six shapes), "discs" (one of them: identity is colour alone) or "digits" (scikit-learn's, one image
-        a digit).
+    sprites: "drawn" (six shapes), "discs" (one of them: identity is colour alone) or "digits" (scikit-learn's, one
+        image a digit).
     sprite_size: side of the square that holds a sprite's ink, pixels.
     min_speed, max_speed: speed is uniform between them, pixels per frame.
     max_angle: direction of motion, degrees: at most so far from the horizontal. 90 is any direction; less than that

@@ -1,4 +1,4 @@
-"""Run a study: arms x seeds of trainings, their evaluations and probes, and a report with paired intervals."""
+"""Run a study: arms x seeds of trainings, evaluations and probes, and a report with paired intervals."""
 
 import argparse
 import fnmatch
@@ -11,7 +11,7 @@ from evaluate import git_revision
 if TYPE_CHECKING:
     from video_mirai.study.plan import Job, Plan
 
-DESCRIPTION = """Run a study: arms x seeds of trainings, their evaluations and probes, and a report with paired intervals.
+DESCRIPTION = """Run a study: arms x seeds of trainings, evaluations and probes, and a report with paired intervals.
 
 Run it in the repository's root, with plain python. Finished jobs are kept and skipped; the same call goes on after a
 stop or a kill, from the checkpoints. A job that fails does not stop the others; exit code 1 says that some did.

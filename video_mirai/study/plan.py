@@ -11,7 +11,6 @@ import yaml
 from video_mirai.config import RunConfig, changed_settings, load_config
 from video_mirai.evaluation.probe_run import ProbeConfig
 from video_mirai.evaluation.protocol import EvaluateConfig
-from video_mirai.evaluation.run import check_names
 from video_mirai.study.config import ArmSpec, StudyConfig, TeacherSpec, check_study, is_below
 
 # Where and how a run is kept, not what it computes.
@@ -26,7 +25,7 @@ class Job(NamedTuple):
 
     Attributes:
         name: such as "train/foresight/seed1".
-        owner: the arm's or teacher's name. step: at which the weights are evaluated; None elsewhere.
+        owner: the arm's or teacher's name.
         commands: one after the other; the first word of each is a script of the repository.
         folder: all that it writes. done: is there once it has finished. waste: is removed then.
         settings: resolved YAML of what decides its result, besides the jobs that it needs.
@@ -36,7 +35,6 @@ class Job(NamedTuple):
     kind: Literal["teacher", "train", "evaluate", "probe"]
     owner: str
     seed: int
-    step: int | None
     commands: tuple[tuple[str, ...], ...]
     folder: Path
     done: Path
@@ -73,13 +71,12 @@ def make_plan(config: StudyConfig) -> Plan:
         ValueError: a setting is wrong, or arms differ in more than they may.
     """
     check_study(config)
-    check_names(dict.fromkeys(config.arms, ""), "arms.")
     planner = _Planner(config)
     jobs = [planner.teacher(name, teacher) for name, teacher in config.teachers.items()]
     for seed in config.seeds:  # seed by seed, so that a whole comparison is there early
         jobs += [planner.training(name, arm, seed) for name, arm in config.arms.items()]
         if config.evaluate is not None:
-            jobs += [planner.evaluation(name, seed, step) for name in config.arms for step in planner.steps]
+            jobs += [planner.evaluation(name, seed) for name in config.arms]
         if config.probe is not None:
             jobs += [planner.probe(name, seed) for name in config.arms if name != config.reference]
     differences = arm_differences(config, {job.owner: job for job in reversed(jobs) if job.kind == "train"})
@@ -186,22 +183,27 @@ class _Planner:
         tree["foresight"]["teacher"]["checkpoint"] = f"the study's teacher {arm.teacher}"
         return job._replace(settings=yaml.safe_dump(tree, sort_keys=False), needs=(f"teacher/{arm.teacher}",))
 
-    def evaluation(self, name: str, seed: int, step: int) -> Job:
-        """Of the export, or of a checkpoint on the way, which is exported first."""
+    def evaluation(self, name: str, seed: int) -> Job:
+        """Of a run at every evaluated step, side by side: its checkpoints on the way are exported first."""
         assert self.config.evaluate is not None
-        run, folder = self._run(name, seed), self.out / "evaluations" / name / f"seed{seed}" / f"step{step}"
-        model, commands, waste = run, [], ()
-        if step != self.num_steps:
-            model, waste = folder / "model", (folder / "frames", folder / "videos")
-            checkpoint = run / "checkpoints" / f"step_{step:08d}"
-            command = ("scripts/export.py", "--run", run, "--checkpoint", checkpoint, "--out", model)
-            commands.append(tuple(map(str, command)))
+        run, folder = self._run(name, seed), self.out / "evaluations" / name / f"seed{seed}"
+        *early, end = self.steps
+        checkpoints = [run / "checkpoints" / f"step_{step:08d}" for step in early]
+        models = {
+            step: folder / "models" / checkpoint.name for step, checkpoint in zip(early, checkpoints, strict=True)
+        }
+        rows = [f"models.{row_name(step)}={model}" for step, model in (models | {end: run}).items()]
         spec = self.config.evaluate
-        places = (f"models.{name}={model}", f"out={folder}", f"feature_cache={self.out / 'features'}")
-        commands.append(("scripts/evaluate.py", f"--config={spec.config}", *spec.overrides, *places))
+        command = (
+            "scripts/evaluate.py", f"--config={spec.config}", *spec.overrides, *rows, f"out={folder}",
+            f"feature_cache={self.out / 'features'}",
+        )  # fmt: skip
+        export = ("scripts/export.py", "--run", run, "--checkpoint", *checkpoints, "--out", folder / "models")
+        commands = (tuple(map(str, export)), command) if early else (command,)
+        waste = tuple(folder / part / row_name(step) for step in early for part in ("frames", "videos"))
         return Job(
-            f"evaluate/{name}/seed{seed}/step{step}", "evaluate", name, seed, step, tuple(commands), folder,
-            folder / "report.html", waste, f"{self.scoring}step: {step}\n", (_train_name(name, seed),),
+            f"evaluate/{name}/seed{seed}", "evaluate", name, seed, commands, folder, folder / "report.html", waste,
+            f"{self.scoring}steps: {self.steps}\n", (_train_name(name, seed),),
         )  # fmt: skip
 
     def probe(self, name: str, seed: int) -> Job:
@@ -215,7 +217,7 @@ class _Planner:
         )  # fmt: skip
         needs = (_train_name(name, seed), _train_name(reference, seed))
         return Job(
-            f"probe/{name}/seed{seed}", "probe", name, seed, None, (command,), folder, folder / "report.html", (),
+            f"probe/{name}/seed{seed}", "probe", name, seed, (command,), folder, folder / "report.html", (),
             self.probing, needs,
         )  # fmt: skip
 
@@ -231,7 +233,12 @@ class _Planner:
         settings = _decisive(resolved, (*NOT_DECISIVE, NOT_DECISIVE_TRACKER))
         command = ("scripts/train_video.py", f"--config={config}", *words)
         done = folder / "export"
-        return Job(name, kind, owner, seed, None, (command,), folder, done, (), settings, ())
+        return Job(name, kind, owner, seed, (command,), folder, done, (), settings, ())
+
+
+def row_name(step: int) -> str:
+    """Of the weights at a step, in an evaluation."""
+    return f"step{step}"
 
 
 def _train_name(arm: str, seed: int) -> str:

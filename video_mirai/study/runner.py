@@ -61,9 +61,7 @@ class _Running:
     noted: float = 0.0
 
 
-def run_jobs(
-    plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str, finished: Callable[[Job], None]
-) -> Outcome:
+def run_jobs(plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str, finished: Callable[[Job], None]) -> Outcome:
     """Run what is not finished of some of the plan's jobs.
 
     Args:

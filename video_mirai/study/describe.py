@@ -13,10 +13,11 @@ from video_mirai.study.runner import num_processes
 
 def describe_plan(plan: Plan, jobs: Sequence[Job]) -> str:
     """Every job with its commands, differences of the arms, and an estimate."""
+    out = Path(str(plan.config.out))
     lines = [f"study {plan.config.name}: {len(jobs)} jobs, {num_processes(plan)} at once; results in "
              f"{plan.config.results}", ""]  # fmt: skip
     for job in jobs:
-        state = "done" if is_finished(plan, job) else "to do"
+        state = "done" if is_finished(out, job) else "to do"
         lines.append(f"{job.name}  [{state}]")
         lines += [f"    python {shlex.join(command)}" for command in job.commands]
     lines += ["", f"arms against {plan.config.reference} (everything else is the same):"]
@@ -30,7 +31,8 @@ def difference_lines(differences: Sequence[Difference]) -> list[str]:
 
 def estimate(plan: Plan, jobs: Sequence[Job]) -> str:
     """How long the unfinished jobs will take, from finished ones of the same kind, if possible of the same arm."""
-    todo = [job for job in jobs if not is_finished(plan, job)]
+    out = Path(str(plan.config.out))
+    todo = [job for job in jobs if not is_finished(out, job)]
     if not todo:
         return "estimate: nothing is left to do."
     seconds = [_expected_seconds(plan, job) for job in todo]
@@ -45,7 +47,7 @@ def estimate(plan: Plan, jobs: Sequence[Job]) -> str:
 def _expected_seconds(plan: Plan, job: Job) -> float | None:
     """Mean wall seconds of finished jobs most like this one; None without any."""
     out = Path(str(plan.config.out))
-    alike = [other for other in plan.jobs if other.kind == job.kind and is_finished(plan, other)]
+    alike = [other for other in plan.jobs if other.kind == job.kind and is_finished(out, other)]
     same_arm = [other for other in alike if other.owner == job.owner]
     records = [read_record(out, other.name) for other in same_arm or alike]
     return float(np.mean([record.wall_seconds for record in records if record is not None])) if records else None

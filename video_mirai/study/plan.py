@@ -1,6 +1,5 @@
 """What a study has to run: a list of jobs, each after those that it needs."""
 
-import hashlib
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -53,11 +52,10 @@ class Difference(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """jobs: each after those that it needs. digests: by job, of its settings and of all that it is made from."""
+    """jobs: each after those that it needs."""
 
     config: StudyConfig
     jobs: list[Job]
-    digests: dict[str, str]
     differences: list[Difference]
     num_steps: int
     evaluated_steps: list[int]
@@ -80,7 +78,7 @@ def make_plan(config: StudyConfig) -> Plan:
         if config.probe is not None:
             jobs += [planner.probe(name, seed) for name in config.arms if name != config.reference]
     differences = arm_differences(config, {job.owner: job for job in reversed(jobs) if job.kind == "train"})
-    return Plan(config, jobs, _digests(jobs), differences, planner.num_steps, planner.steps)
+    return Plan(config, jobs, differences, planner.num_steps, planner.steps)
 
 
 def arm_differences(config: StudyConfig, trainings: dict[str, Job]) -> list[Difference]:
@@ -271,14 +269,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _digests(jobs: list[Job]) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    for job in jobs:
-        parts = [job.settings, *(digests[name] for name in job.needs)]
-        digests[job.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return digests
 
 
 def _text(settings: dict[str, Any], key: str) -> str:

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from video_mirai.config import changed_settings
-from video_mirai.study.plan import Job, Plan
+from video_mirai.study.plan import Job, Plan, flat_settings
 
 SHOWN_CHANGES = 3
 
@@ -34,11 +33,18 @@ class Attempt:
 
 @dataclass
 class JobRecord:
-    """digest, settings: as in the plan when it was first started. finished: what it makes is there."""
+    """What a job was begun with.
+
+    Attributes:
+        born: seconds since 1970; tells it from another making of the same job.
+        settings: as in the plan. made_from: {job that it needs: when that was born}. revision: of the code.
+        finished: what it makes is there.
+    """
 
     name: str
-    digest: str
+    born: float
     settings: str
+    made_from: dict[str, float]
     revision: str
     commands: list[list[str]]
     attempts: list[Attempt] = field(default_factory=list)
@@ -70,8 +76,14 @@ def log_path(out: Path, job: str) -> Path:
     return out / "logs" / f"{job.replace('/', '.')}.log"
 
 
-def new_record(plan: Plan, job: Job, revision: str) -> JobRecord:
-    return JobRecord(job.name, plan.digests[job.name], job.settings, revision, [list(words) for words in job.commands])
+def new_record(out: Path, job: Job, revision: str) -> JobRecord:
+    """Of a job whose needs have all finished."""
+    made_from = {}
+    for need in job.needs:
+        found = read_record(out, need)
+        assert found is not None, "it has finished"
+        made_from[need] = found.born
+    return JobRecord(job.name, time.time(), job.settings, made_from, revision, [list(words) for words in job.commands])
 
 
 def read_record(out: Path, job: str) -> JobRecord | None:
@@ -99,26 +111,47 @@ def write_record(out: Path, record: JobRecord) -> None:
     os.replace(part, path)
 
 
-def is_finished(plan: Plan, job: Job) -> bool:
-    """Whether a job's result is there, made with the plan's settings."""
-    record = read_record(Path(str(plan.config.out)), job.name)
-    return record is not None and record.finished and record.digest == plan.digests[job.name] and job.done.exists()
+def is_finished(out: Path, job: Job) -> bool:
+    """Whether a job's result is there; `require_fresh` says whether it is the plan's."""
+    record = read_record(out, job.name)
+    return record is not None and record.finished and job.done.exists()
 
 
 def stale_jobs(plan: Plan) -> list[Stale]:
     """Jobs that were begun with other settings than the plan's, or of which there are files but no record."""
-    found = []
+    out = Path(str(plan.config.out))
+    records = {job.name: read_record(out, job.name) for job in plan.jobs}
+    found: dict[str, Stale] = {}
     for job in plan.jobs:
-        record = read_record(Path(str(plan.config.out)), job.name)
-        if record is None:
-            if job.folder.exists():
-                found.append(Stale(job, "its folder is there, but not from this study"))
-        elif record.digest != plan.digests[job.name]:
-            changes = list(changed_settings(record.settings, job.settings).values())
-            more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
-            why = ", ".join(changes[:SHOWN_CHANGES]) + more if changes else "what it is made from has changed"
-            found.append(Stale(job, why))
-    return found
+        why = _why_stale(job, records, found)
+        if why:
+            found[job.name] = Stale(job, why)
+    return list(found.values())
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """ "key=new (was old)" of the settings that were there before and are not the same now.
+
+    A setting that the code did not have before is no change: its default is what was done without it.
+    """
+    old, new = flat_settings(before), flat_settings(now)
+    return [f"{key}={new.get(key)} (was {value})" for key, value in old.items() if key not in new or new[key] != value]
+
+
+def _why_stale(job: Job, records: dict[str, JobRecord | None], stale: dict[str, Stale]) -> str:
+    """Empty where it is not."""
+    record = records[job.name]
+    if record is None:
+        return "its folder is there, but not from this study" if job.folder.exists() else ""
+    changes = changed_settings(record.settings, job.settings)
+    if changes:
+        more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+        return ", ".join(changes[:SHOWN_CHANGES]) + more
+    for need in job.needs:
+        source = records[need]
+        if need in stale or source is None or record.made_from.get(need) != source.born:
+            return f"made from another {need}"
+    return ""
 
 
 def require_fresh(plan: Plan) -> None:
@@ -140,7 +173,3 @@ def discard(plan: Plan, job: Job) -> None:
         shutil.rmtree(job.folder)
     for path in (record_path(out, job.name), log_path(out, job.name)):
         path.unlink(missing_ok=True)
-
-
-def now() -> float:
-    return time.time()

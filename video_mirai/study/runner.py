@@ -26,7 +26,6 @@ from video_mirai.study.records import (
     is_finished,
     log_path,
     new_record,
-    now,
     read_record,
     write_record,
 )
@@ -74,9 +73,10 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str, fini
     with _lock_file(out / "study.lock", "another study.py is at work in this folder"):
         for job in plan.jobs:
             _end_orphan(out, job)
-        todo = [job for job in jobs if not is_finished(plan, job)]
+        present = {job.name for job in plan.jobs if is_finished(out, job)}
+        todo = [job for job in jobs if job.name not in present]
         with logging_redirect_tqdm(), StopSignals() as signals:
-            pool = _Pool(plan, todo, len(jobs), root, revision, finished)
+            pool = _Pool(plan, todo, present, root, revision, finished)
             return pool.run(signals)
 
 
@@ -91,11 +91,13 @@ class _Pool:
     """Starts what can start, waits, records."""
 
     def __init__(
-        self, plan: Plan, todo: list[Job], total: int, root: Path, revision: str, finished: Callable[[Job], None]
-    ) -> None:
+        self, plan: Plan, todo: list[Job], present: set[str], root: Path, revision: str,
+        finished: Callable[[Job], None],
+    ) -> None:  # fmt: skip
         self.plan = plan
         self.out = Path(str(plan.config.out))
         self.waiting = list(todo)
+        self.present = present
         self.root = root
         self.revision = revision
         self.finished = finished
@@ -103,7 +105,7 @@ class _Pool:
         self.running: list[_Running] = []
         self.failed: list[str] = []
         self.done = 0
-        self.bar = tqdm(total=total, initial=total - len(todo), unit="job", dynamic_ncols=True, desc=plan.config.name)
+        self.bar = tqdm(total=len(todo), unit="job", dynamic_ncols=True, desc=plan.config.name)
 
     def run(self, signals: StopSignals) -> Outcome:
         with self.bar:
@@ -137,19 +139,12 @@ class _Pool:
 
     def _ready(self) -> list[Job]:
         """Jobs all of whose needs are there."""
-        open_names = {job.name for job in self.waiting} | {running.job.name for running in self.running}
-        blocked = open_names | set(self.failed)
-        by_name = {job.name: job for job in self.plan.jobs}
-        return [
-            job
-            for job in self.waiting
-            if not any(need in blocked or not is_finished(self.plan, by_name[need]) for need in job.needs)
-        ]
+        return [job for job in self.waiting if self.present.issuperset(job.needs)]
 
     def _start(self, job: Job) -> _Running:
-        record = read_record(self.out, job.name) or new_record(self.plan, job, self.revision)
+        record = read_record(self.out, job.name) or new_record(self.out, job, self.revision)
         threads = 1 if self.slots > 1 else None
-        record.attempts.append(Attempt(now(), threads))
+        record.attempts.append(Attempt(time.time(), threads))
         write_record(self.out, record)
         log = log_path(self.out, job.name)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +174,7 @@ class _Pool:
     def _check(self, running: _Running, told: bool) -> None:
         """Whether a job's process has ended, and what follows from that."""
         attempt = running.record.attempts[-1]
-        attempt.wall_seconds = now() - attempt.started
+        attempt.wall_seconds = time.time() - attempt.started
         pid, status, usage = os.wait4(running.process.pid, os.WNOHANG)
         if pid == 0:
             if attempt.wall_seconds - running.noted > NOTE_SECONDS:
@@ -208,6 +203,7 @@ class _Pool:
             for folder in job.waste:
                 shutil.rmtree(folder, ignore_errors=True)
             self.done += 1
+            self.present.add(job.name)
             self.bar.update()
             self.finished(job)
             logger.info(

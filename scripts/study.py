@@ -28,6 +28,7 @@ def main() -> None:
 
     # Below, because these imports take seconds and --help needs none.
     from video_mirai.config import load_config
+    from video_mirai.study.collect import forget
     from video_mirai.study.config import StudyConfig
     from video_mirai.study.describe import describe_plan
     from video_mirai.study.plan import make_plan
@@ -41,6 +42,7 @@ def main() -> None:
         for stale in stale_jobs(plan):
             print(f"discarded {stale.job.name}: {stale.why}")
             discard(plan, stale.job)
+            forget(plan, stale.job)
     require_fresh(plan)
     if arguments.dry_run:
         print(describe_plan(plan, jobs))
@@ -73,10 +75,19 @@ def chosen(plan: "Plan", arguments: argparse.Namespace) -> "list[Job]":
 
 
 def run(plan: "Plan", jobs: "list[Job]") -> None:
-    """Run jobs; SystemExit with 130 after a stop, 1 where some failed."""
-    from video_mirai.study.runner import run_jobs
+    """Run jobs, collect, report; SystemExit with 130 after a stop, 1 where some failed."""
+    from video_mirai.study.collect import collect, read_facts
+    from video_mirai.study.records import is_finished
+    from video_mirai.study.report import write_report
+    from video_mirai.study.runner import Outcome, run_jobs
 
-    outcome = run_jobs(plan, jobs, root=ROOT, revision=git_revision(), finished=lambda job: None)
+    results = Path(str(plan.config.results))
+    # A report alone may be had while another call is at work.
+    outcome = run_jobs(plan, jobs, root=ROOT, revision=git_revision()) if jobs else Outcome(0, [], [], stopped=False)
+    if any(is_finished(Path(str(plan.config.out)), job) for job in plan.jobs):
+        collect(plan)
+    if not jobs or read_facts(results):
+        print(f"report: {write_report(results)}")
     if outcome.stopped:
         print("stopped; the same command goes on from here.")
         raise SystemExit(INTERRUPTED)

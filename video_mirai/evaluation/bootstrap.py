@@ -1,6 +1,7 @@
-"""Intervals over videos: bootstrap for means, paired bootstrap for differences, subsampling for set distances.
+"""Intervals: bootstrap for means, paired bootstrap for differences, subsampling for set distances.
 
-Videos are resampled, never clips: clips of one video are not independent.
+Videos are resampled, never clips: clips of one video are not independent. Where a method was trained with several
+seeds, the seeds are resampled first and then the videos.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -70,6 +71,48 @@ def paired_bootstrap(
     return bootstrap(a - b, videos=videos, num_resamples=num_resamples, level=level, seed=seed)
 
 
+def seed_bootstrap(
+    values: NDArray[np.floating], *, num_resamples: int = 2000, level: float = LEVEL, seed: int = 0
+) -> Interval:
+    """Mean over training seeds and videos with its percentile interval.
+
+    Every resample draws seeds, then videos. All its seeds have the same videos, as the data has, so that what a hard
+    video does to every seed counts as the variance between videos that it is (Owen 2007, the pigeonhole bootstrap).
+
+    Args:
+        values: (seeds, videos), the same videos in every row.
+    Raises:
+        ValueError: fewer than two seeds, which say nothing about other seeds; fewer than two videos; NaN.
+    """
+    values = _seeds_and_videos(values)
+    num_seeds, num_videos = values.shape
+    rng = np.random.default_rng(seed)
+    seeds = _counts(rng.integers(num_seeds, size=(num_resamples, num_seeds)), num_seeds)
+    videos = _counts(rng.integers(num_videos, size=(num_resamples, num_videos)), num_videos)
+    resampled = ((seeds @ values) * videos).sum(axis=1) / values.size
+    low, high = _percentiles(resampled, level)
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_seed_bootstrap(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    *,
+    num_resamples: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Mean of `a - b` with its interval over training seeds and videos; see `seed_bootstrap`.
+
+    Args:
+        a, b: (seeds, videos); a[i, j] and b[i, j] come from the same training seed and the same history.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must match one to one, got shapes {a.shape} and {b.shape}.")
+    return seed_bootstrap(a - b, num_resamples=num_resamples, level=level, seed=seed)
+
+
 def bootstrap_band(
     curves: NDArray[np.floating], *, num_resamples: int = 1000, level: float = LEVEL, seed: int = 0
 ) -> Band:
@@ -80,8 +123,7 @@ def bootstrap_band(
     if not np.isfinite(curves).all():
         raise ValueError("curves hold NaN or infinite values.")
     resampled = _resampled_rows(len(curves), num_resamples, seed)
-    counts = np.stack([np.bincount(rows, minlength=len(curves)) for rows in resampled])  # (resamples, V)
-    low, high = _percentiles(counts @ curves / len(curves), level)
+    low, high = _percentiles(_counts(resampled, len(curves)) @ curves / len(curves), level)
     return Band(curves.mean(axis=0), low, high)
 
 
@@ -133,6 +175,27 @@ def _mean_per_video(values: NDArray[np.floating], videos: Sequence[Hashable] | N
 
 def _resampled_rows(num_videos: int, num_resamples: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(num_videos, size=(num_resamples, num_videos))
+
+
+def _seeds_and_videos(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"values has shape {values.shape}; expected (seeds, videos).")
+    if values.shape[0] < 2:
+        raise ValueError(
+            f"an interval over training seeds needs at least 2 seeds, got {values.shape[0]}; over the videos of one "
+            "seed take bootstrap or paired_bootstrap."
+        )
+    if values.shape[1] < 2:
+        raise ValueError(f"an interval over videos needs at least 2 videos, got {values.shape[1]}.")
+    if not np.isfinite(values).all():
+        raise ValueError("values hold NaN or infinite numbers; leave those videos out for every seed and say how many.")
+    return values
+
+
+def _counts(rows: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
+    """How often each row was drawn: (resamples, draws) -> (resamples, num_rows)."""
+    return np.stack([np.bincount(drawn, minlength=num_rows) for drawn in rows])
 
 
 def _percentiles(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:

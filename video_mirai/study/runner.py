@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,11 @@ class _Running:
     noted: float = 0.0
 
 
-def run_jobs(plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str, finished: Callable[[Job], None]) -> Outcome:
+def run_jobs(plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str) -> Outcome:
     """Run what is not finished of some of the plan's jobs.
 
     Args:
         root: of the repository, where the scripts are.
-        finished: is called after each job that finishes here.
     Raises:
         ValueError: another runner is at work in the study's folder.
     """
@@ -76,7 +75,7 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], *, root: Path, revision: str, fini
         present = {job.name for job in plan.jobs if is_finished(out, job)}
         todo = [job for job in jobs if job.name not in present]
         with logging_redirect_tqdm(), StopSignals() as signals:
-            pool = _Pool(plan, todo, present, root, revision, finished)
+            pool = _Pool(plan, todo, present, root, revision)
             return pool.run(signals)
 
 
@@ -90,17 +89,13 @@ def num_processes(plan: Plan) -> int:
 class _Pool:
     """Starts what can start, waits, records."""
 
-    def __init__(
-        self, plan: Plan, todo: list[Job], present: set[str], root: Path, revision: str,
-        finished: Callable[[Job], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, plan: Plan, todo: list[Job], present: set[str], root: Path, revision: str) -> None:
         self.plan = plan
         self.out = Path(str(plan.config.out))
         self.waiting = list(todo)
         self.present = present
         self.root = root
         self.revision = revision
-        self.finished = finished
         self.slots = num_processes(plan)
         self.running: list[_Running] = []
         self.failed: list[str] = []
@@ -205,7 +200,6 @@ class _Pool:
             self.done += 1
             self.present.add(job.name)
             self.bar.update()
-            self.finished(job)
             logger.info(
                 "%s: done in %.1f min, %.1f CPU min", job.name, attempt.wall_seconds / 60, attempt.cpu_seconds / 60
             )

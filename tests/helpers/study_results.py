@@ -49,7 +49,8 @@ def write_study(results: Path, *, gains: dict[str, float], seeds: tuple[int, ...
 def _write_arm(folder: Path, arm: str, seed: int, gain: float, videos: int) -> None:
     level = {step: 4.0 * place + seed + gain for place, step in enumerate(STEPS)}
     write_rows(folder / "per_video.csv", [
-        {"step": step, "clip": clip, "first_step_beyond": level[step] + clip} for step in STEPS for clip in range(videos)
+        {"step": step, "clip": clip, "first_step_beyond": level[step] + clip}
+        for step in STEPS for clip in range(videos)
     ])  # fmt: skip
     write_rows(folder / "windows.csv", [
         {"step": step, "window": window, "first": 1, "last": 8, "key": "fd_state", "value": 50.0 - level[step] + window}

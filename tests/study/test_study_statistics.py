@@ -67,9 +67,9 @@ def test_one_seed_gives_an_interval_over_videos_that_says_so(tmp_path: Path) -> 
 def test_steps_to_reach_are_interpolated_between_milestones(numbers: StudyNumbers) -> None:
     # 4 a doubling: 2 more than the baseline is half of the way from step 50 to 100.
     found = steps_to_reach(numbers, KEPT, "foresight")
-    assert (found.steps, found.low, found.high) == (75, 75, 75)
-    assert found.by_seed == {1: 75, 2: 75, 3: 75}
-    assert steps_to_reach(numbers, DISTANCE, "foresight").steps == 75
+    assert (found.steps, found.low, found.high) == pytest.approx((75, 75, 75))
+    assert found.by_seed == pytest.approx({1: 75, 2: 75, 3: 75})
+    assert steps_to_reach(numbers, DISTANCE, "foresight").steps == pytest.approx(75)
 
 
 def test_a_worse_arm_never_reaches_the_reference(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ class _Planner:
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
         self.out = Path(str(config.out))
+        self._resolved: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
         reference = config.arms[config.reference]
         resolved = load_config(RunConfig, reference.config, [*config.overrides, *reference.overrides])
         self.num_steps = resolved.train.num_steps
@@ -153,10 +154,10 @@ class _Planner:
         self.scoring = self.probing = ""
         if config.evaluate is not None:
             scoring = load_config(EvaluateConfig, config.evaluate.config, config.evaluate.overrides)
-            self.scoring = _decisive(asdict(scoring), NOT_DECISIVE_SCORING)
+            self.scoring = yaml.safe_dump(_decisive(asdict(scoring), NOT_DECISIVE_SCORING), sort_keys=False)
         if config.probe is not None:
             probing = load_config(ProbeConfig, config.probe.config, config.probe.overrides)
-            self.probing = _decisive(asdict(probing), NOT_DECISIVE_SCORING)
+            self.probing = yaml.safe_dump(_decisive(asdict(probing), NOT_DECISIVE_SCORING), sort_keys=False)
             _check_probe_metrics(config, probing)
 
     def teacher(self, name: str, spec: TeacherSpec) -> Job:
@@ -226,12 +227,17 @@ class _Planner:
         self, name: str, kind: Literal["teacher", "train"], owner: str, seed: int, folder: Path, config: str,
         overrides: list[str], own: tuple[str, ...],
     ) -> Job:  # fmt: skip
-        words = [*overrides, *own]
-        resolved = asdict(load_config(RunConfig, config, words))
-        settings = _decisive(resolved, (*NOT_DECISIVE, NOT_DECISIVE_TRACKER))
-        command = ("scripts/train_video.py", f"--config={config}", *words)
-        done = folder / "export"
-        return Job(name, kind, owner, seed, (command,), folder, done, (), settings, ())
+        tree = self._resolve(config, tuple(overrides)) | {"seed": seed}
+        command = ("scripts/train_video.py", f"--config={config}", *overrides, *own)
+        settings = yaml.safe_dump(tree, sort_keys=False)
+        return Job(name, kind, owner, seed, (command,), folder, folder / "export", (), settings, ())
+
+    def _resolve(self, config: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+        """What decides a run, besides its seed; once for all seeds, because it takes a while."""
+        if (config, overrides) not in self._resolved:
+            tree = asdict(load_config(RunConfig, config, list(overrides)))
+            self._resolved[config, overrides] = _decisive(tree, (*NOT_DECISIVE, NOT_DECISIVE_TRACKER))
+        return self._resolved[config, overrides]
 
 
 def row_name(step: int) -> str:
@@ -253,15 +259,15 @@ def _check_probe_metrics(config: StudyConfig, probing: ProbeConfig) -> None:
             raise ValueError(f"primary: {metric.name!r} has readout=mlp, the probe has mlp.seeds=0.")
 
 
-def _decisive(tree: dict[str, Any], left_out: tuple[str, ...]) -> str:
-    """YAML without the keys that decide nothing."""
+def _decisive(tree: dict[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    """Settings, as YAML holds them, without the keys that decide nothing."""
     for key in left_out:
         *parents, last = key.split(".")
         inner = tree
         for parent in parents:
             inner = inner[parent]
         inner.pop(last, None)
-    return yaml.safe_dump(_plain(tree), sort_keys=False)
+    return _plain(tree)
 
 
 def _plain(value: Any) -> Any:

@@ -343,8 +343,8 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     return write_export(run_dir(config), parts, baseline, card_facts(config, run_dir(config), trainer.step))
 
 
-def export_checkpoint(run: Path, folder: Path | None) -> Path:
-    """Write `run`/export from a checkpoint, or from its newest one.
+def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None) -> Path:
+    """Write `run`/export, or `out`/export, from a checkpoint of the run; None: from its newest one.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, damaged, or not this run's.
@@ -363,7 +363,7 @@ def export_checkpoint(run: Path, folder: Path | None) -> Path:
     clips = clip_format(config.data, data_set)
     baseline = export_baseline(config, data_set, codec, clips)
     parts = ExportParts(baseline.student.config, tensors["ema"], codec, clips, config_yaml)
-    return write_export(run, parts, baseline, card_facts(config, run, state["step"]))
+    return write_export(run if out is None else out, parts, baseline, card_facts(config, run, state["step"]))
 
 
 def export_baseline(config: RunConfig, data_set: ClipSet, codec: Codec, clips: ClipFormat) -> Baseline:

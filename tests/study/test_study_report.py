@@ -1,0 +1,56 @@
+"""The report, from small files alone."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from study_results import write_study
+
+from video_mirai.study.numbers import StudyNumbers
+from video_mirai.study.report import write_report
+from video_mirai.study.words import metric_sentences, warnings
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_study(folder, gains={"foresight": 2.0})
+    write_report(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_page_loads_nothing_and_shows_every_figure(results: Path) -> None:
+    page = (results / "report.html").read_text()
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
+    assert page.count("<figure>") == len(list((results / "figures").glob("*.png"))) == 5
+
+
+@pytest.mark.slow
+def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
+    page, text = (results / "report.html").read_text(), (results / "report.md").read_text()
+    headings = re.findall(r"^## (.+)$", text, re.M)
+    assert headings == [unescape(heading) for heading in re.findall(r"<h2>(.+?)</h2>", page)]
+    assert {"Differences", "Cost", "Every seed", "Steps to the reference's final quality"} <= set(headings)
+
+
+def test_a_sentence_names_seeds_videos_steps_interval_and_every_control(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0})
+    sentence = metric_sentences(StudyNumbers(tmp_path))[0]
+    assert "3 seeds, 6 videos, 100 steps" in sentence
+    assert "foresight is better by +2.0 [+2.0, +2.0]; window0 no difference shown" in sentence
+
+
+def test_what_is_not_finished_is_said(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={})
+    for file in (tmp_path / "foresight" / "seed3").iterdir():
+        file.unlink()
+    numbers = StudyNumbers(tmp_path)
+    assert warnings(numbers)[0].startswith("Not finished: train/foresight/seed3, evaluate/foresight/seed3")
+    assert "2 seeds, 6 videos" in metric_sentences(numbers)[0]
+
+
+def test_results_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no results of a study"):
+        StudyNumbers(tmp_path)

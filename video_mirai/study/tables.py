@@ -1,0 +1,216 @@
+"""A study's tables, as text."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from video_mirai.evaluation.results import format_number
+from video_mirai.study.config import PrimaryMetric
+from video_mirai.study.numbers import Cost, StudyNumbers
+from video_mirai.study.statistics import Reached, difference, steps_to_reach
+from video_mirai.study.words import interval_text, outcome
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+class Table(NamedTuple):
+    """note: a sentence below the title."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def study_tables(numbers: StudyNumbers) -> list[Table]:
+    """Every table that has rows."""
+    tables = [differences(numbers), reached(numbers), costs(numbers), seeds(numbers), references(numbers)]
+    return [table for table in [*tables, settings(numbers), commands(numbers)] if table.rows]
+
+
+def differences(numbers: StudyNumbers) -> Table:
+    """Every arm against the reference, at the end."""
+    rows = []
+    for metric in numbers.config.primary:
+        for arm in _others(numbers):
+            found = difference(numbers, metric, arm)
+            if found is None:
+                continue
+            student = "–"
+            if found.student is not None:
+                low, high = (format_number(end, metric.decimals, signed=True) for end in found.student)
+                student = f"[{low}, {high}]"
+            rows.append([
+                _title(metric), arm, _number(found.reference_value, metric), _number(found.arm_value, metric),
+                format_number(found.estimate.value, metric.decimals, signed=True),
+                interval_text(found.estimate, metric.decimals) or "–", found.over, student,
+                outcome(metric, found),
+            ])  # fmt: skip
+    note = (
+        "Arm minus reference after the whole training. Student's interval is of the seeds' mean differences; with two "
+        "or three seeds it is wide, as it should be. “Unclear”: one of the two intervals has 0."
+    )
+    columns = ["metric", "arm", numbers.config.reference, "arm's", "difference", "95 % interval", "over", "Student's",
+               "outcome"]  # fmt: skip
+    return Table("Differences", note, columns, rows)
+
+
+def reached(numbers: StudyNumbers) -> Table:
+    """How many steps an arm needs for what the reference has at its end."""
+    rows = []
+    for metric in numbers.config.primary:
+        for arm in _others(numbers):
+            found = steps_to_reach(numbers, metric, arm)
+            if found is not None:
+                by_seed = ", ".join(f"{seed}: {_steps(steps)}" for seed, steps in found.by_seed.items())
+                rows.append([_title(metric), arm, _first(found), _interval(found), _ratio(numbers, found), by_seed])
+    note = (
+        f"Evaluated at steps {', '.join(map(str, numbers.steps))}, linear between them, first crossing; the reference "
+        f"took {numbers.num_steps}. The ratio is how many times fewer steps. Steps are not compute: see the costs."
+    )
+    columns = ["metric", "arm", "steps needed", "95 % interval", "times fewer", "by seed"]
+    return Table("Steps to the reference's final quality", note, columns, rows)
+
+
+def costs(numbers: StudyNumbers) -> Table:
+    """CPU and wall seconds of every arm's training, its teacher's, its evaluations'."""
+    rows = []
+    reference = _mean([c.cpu_seconds for c in _costs(numbers, numbers.config.reference, "train")])
+    for arm, spec in numbers.config.arms.items():
+        found = _costs(numbers, arm, "train")
+        if not found:
+            continue
+        cpu, wall = (
+            _mean([vars_[key] for vars_ in (c._asdict() for c in found)]) for key in ("cpu_seconds", "wall_seconds")
+        )
+        teacher = None if spec.teacher is None else numbers.teacher_cost(spec.teacher)
+        other = sum(c.cpu_seconds for kind in ("evaluate", "probe") for c in _costs(numbers, arm, kind))
+        rows.append([
+            arm, f"{cpu:.0f}", f"{1000 * cpu / numbers.num_steps:.1f}", f"{cpu / reference:.2f}" if reference else "–",
+            f"{wall:.0f}",
+            "–" if teacher is None else f"{teacher.cpu_seconds:.0f}", f"{other:.0f}",
+            str(sum(c.attempts - 1 for c in found)),
+        ])  # fmt: skip
+    note = (
+        "Of one training, mean over seeds, start-up, validation and checkpoints included. A teacher is trained once "
+        "for all of its arms and seeds. Work that a kill undid is counted where it was done twice."
+    )
+    columns = ["arm", "CPU s", "CPU ms a step", f"times {numbers.config.reference}", "wall s", "teacher's CPU s",
+               "evaluation and probe CPU s, all seeds", "restarts"]  # fmt: skip
+    return Table("Cost", note, columns, rows)
+
+
+def seeds(numbers: StudyNumbers) -> Table:
+    """Every seed's value at the end; of a set's number, too."""
+    rows = []
+    for metric in numbers.config.primary:
+        for arm in numbers.config.arms:
+            values = numbers.values(metric, arm)
+            if values.seeds:
+                last = dict(zip(values.seeds, values.numbers[:, -1], strict=True))
+                cells = [_number(_mean_of(last.get(seed)), metric) for seed in numbers.config.seeds]
+                rows.append([_title(metric), arm, *cells])
+    columns = ["metric", "arm", *(f"seed {seed}" for seed in numbers.config.seeds)]
+    return Table("Every seed", "Means over the videos that have a number.", columns, rows)
+
+
+def references(numbers: StudyNumbers) -> Table:
+    """What copying, reading the truth and other real videos score in the same metrics."""
+    metrics = [metric for metric in numbers.config.primary if metric.source != "probe"]
+    rows = []
+    for row in numbers.facts.get("reference_rows", []):
+        cells = []
+        for metric in metrics:
+            windows = row["windows"]
+            inside = -len(windows) <= metric.window < len(windows)
+            found = windows[metric.window] if metric.source == "window" and inside else {}
+            cells.append(_number((row["metrics"] if metric.source == "video" else found).get(metric.key), metric))
+        if any(cell != "–" for cell in cells):
+            rows.append([row["row"], *cells])
+    note = "The same videos: what a frozen frame reaches, what the reader makes of the truth, what real video is like."
+    return Table("For comparison", note, ["row", *map(_title, metrics)], rows)
+
+
+def settings(numbers: StudyNumbers) -> Table:
+    """Settings in which the arms are not all alike."""
+    others = _others(numbers)
+    values: dict[str, dict[str, str]] = {}
+    reference: dict[str, str] = {}
+    for arm, key, before, value in numbers.facts["differences"]:
+        values.setdefault(key, {})[arm] = value
+        reference[key] = before
+    rows = [
+        [key, reference[key], *(by_arm.get(arm, reference[key]) for arm in others)] for key, by_arm in values.items()
+    ]
+    note = "All other settings are equal; the runner refuses a study in which they are not."
+    return Table("How the arms differ", note, ["setting", numbers.config.reference, *others], rows)
+
+
+def commands(numbers: StudyNumbers) -> Table:
+    """What regenerates everything, and what it ran, once for every kind of job."""
+    name = numbers.config.name
+    rows = [
+        ["everything", f"python scripts/study.py --config configs/study/{name}.yaml"],
+        [
+            "this report, from the small files",
+            f"python scripts/study.py --config configs/study/{name}.yaml --only report",
+        ],
+    ]
+    seed = numbers.config.seeds[0]
+    for teacher in numbers.config.teachers:
+        rows += _called(f"teacher {teacher}", numbers.teacher_cost(teacher))
+    for arm in numbers.config.arms:
+        for kind in ("train", "evaluate", "probe"):
+            rows += _called(f"{kind} {arm}, seed {seed}", numbers.cost(arm, seed, kind))
+    return Table("Commands", "", ["what", "command"], rows)
+
+
+def _called(what: str, cost: Cost | None) -> list[list[str]]:
+    return [] if cost is None else [[f"{what} (code {cost.revision[:12]})", command] for command in cost.commands]
+
+
+def _costs(numbers: StudyNumbers, arm: str, kind: str) -> list[Cost]:
+    return [cost for seed in numbers.config.seeds if (cost := numbers.cost(arm, seed, kind)) is not None]
+
+
+def _first(found: Reached) -> str:
+    return f"at most {found.steps:.0f}" if found.at_first else _steps(found.steps)
+
+
+def _interval(found: Reached) -> str:
+    return f"[{_steps(found.low)}, {_steps(found.high)}]"
+
+
+def _ratio(numbers: StudyNumbers, found: Reached) -> str:
+    if math.isinf(found.steps):
+        return "not reached"
+    low = "not reached" if math.isinf(found.high) else f"{numbers.num_steps / found.high:.2f}"
+    high = "not reached" if math.isinf(found.low) else f"{numbers.num_steps / found.low:.2f}"
+    return f"{numbers.num_steps / found.steps:.2f} [{low}, {high}]"
+
+
+def _steps(steps: float) -> str:
+    return "not reached" if math.isinf(steps) else f"{steps:.0f}"
+
+
+def _number(value: float | None, metric: PrimaryMetric) -> str:
+    return "–" if value is None or not math.isfinite(value) else format_number(value, metric.decimals)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
+
+
+def _mean_of(values: np.ndarray | None) -> float | None:
+    """Of those that are finite."""
+    kept = values[np.isfinite(values)] if values is not None else np.zeros(0)
+    return float(kept.mean()) if kept.size else None
+
+
+def _title(metric: PrimaryMetric) -> str:
+    return f"{metric.name} {ARROWS[metric.better]}"
+
+
+def _others(numbers: StudyNumbers) -> list[str]:
+    return [arm for arm in numbers.config.arms if arm != numbers.config.reference]

@@ -177,8 +177,8 @@ def _resampled_rows(num_videos: int, num_resamples: int, seed: int) -> NDArray[n
     return np.random.default_rng(seed).integers(num_videos, size=(num_resamples, num_videos))
 
 
-def _seeds_and_videos(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    values = np.asarray(values, dtype=np.float64)
+def _seeds_and_videos(given: NDArray[np.floating]) -> NDArray[np.float64]:
+    values = np.asarray(given, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"values has shape {values.shape}; expected (seeds, videos).")
     if values.shape[0] < 2:

@@ -84,6 +84,7 @@ def test_a_study_runs_resumes_refuses_changes_and_reports_from_small_files(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(runner, "Popen", ForkedPopen)
+    monkeypatch.setattr("video_mirai.study.report.study_plots", lambda numbers: {})  # test_study_report.py draws them
     logs = tmp_path / "out" / "logs"
     assert call(monkeypatch, *words, "--only", "train") == 0, [log.read_text() for log in logs.iterdir()]
     assert (tmp_path / "out/runs/foresight/seed2/checkpoints/step_00000002").is_dir()

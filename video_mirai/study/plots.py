@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,8 @@ COLOURS = ("#8A8A8A", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#5
 PANEL_WIDTH, PANEL_HEIGHT = 5.2, 3.4
 ARROWS = {"higher": "↑", "lower": "↓"}
 READOUT = "ridge"
+
+Panel = TypeVar("Panel")
 
 
 def study_plots(numbers: StudyNumbers) -> dict[str, Plot]:
@@ -215,7 +218,12 @@ def _label(axes: Axes, title: str, x_label: str, y_label: str, theme: Theme) -> 
 
 
 def _figure(
-    title: str, caption: str, panels: Sequence, draw: Callable[[Axes, object, Theme], None], *, legend: bool = True
+    title: str,
+    caption: str,
+    panels: Sequence[Panel],
+    draw: Callable[[Axes, Panel, Theme], None],
+    *,
+    legend: bool = True,
 ) -> Plot | None:
     """A figure of panels, two in a row, in both themes; None without panels."""
     if not panels:
@@ -224,7 +232,7 @@ def _figure(
     return Plot(title, f"{title}. {caption}", light, dark)
 
 
-def _png(panels: Sequence, draw: Callable[[Axes, object, Theme], None], theme: Theme, *, legend: bool) -> bytes:
+def _png(panels: Sequence[Panel], draw: Callable[[Axes, Panel, Theme], None], theme: Theme, *, legend: bool) -> bytes:
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     size = (PANEL_WIDTH * columns, PANEL_HEIGHT * rows + 0.4)

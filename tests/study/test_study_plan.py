@@ -27,8 +27,11 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiny_study(out: Path, *overrides: str) -> StudyConfig:
+    """scenes_tiny with two arms less, which resolves faster."""
     words = [f"out={out}", f"results={out}/results", *overrides]
-    return load_config(StudyConfig, "configs/study/scenes_tiny.yaml", words)
+    config = load_config(StudyConfig, "configs/study/scenes_tiny.yaml", words)
+    del config.arms["shuffled_future"], config.arms["causal_teacher"]
+    return config
 
 
 def finish(plan: Plan, *names: str) -> None:
@@ -50,10 +53,10 @@ def test_every_study_config_can_be_planned(path: Path) -> None:
 def test_every_job_comes_after_what_it_needs(tmp_path: Path) -> None:
     plan = make_plan(tiny_study(tmp_path))
     names = [job.name for job in plan.jobs]
-    assert len(set(names)) == len(names) == 2 + 2 * (5 + 5 + 4)
+    assert len(set(names)) == len(names) == 2 + 2 * (3 + 3 + 2)
     assert all(names.index(need) < names.index(job.name) for job in plan.jobs for need in job.needs)
-    assert {need for job in plan.jobs if job.name == "train/causal_teacher/seed2" for need in job.needs} == {
-        "teacher/causal"
+    assert {need for job in plan.jobs if job.name == "train/window0/seed2" for need in job.needs} == {
+        "teacher/noncausal"
     }
 
 

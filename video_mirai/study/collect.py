@@ -104,7 +104,7 @@ def _collect_training(job: Job, folder: Path) -> None:
     trained = [entry for entry in logged if "train/total" in entry]
     kept = thinned(trained, MAX_TRAINING_ROWS) + thinned(validated, MAX_TRAINING_ROWS)
     rows = [{key: value for key, value in entry.items() if _is_shown(key)} for entry in kept]
-    write_rows(folder / "training.csv", sorted(rows, key=lambda row: row["step"]))  # type: ignore[arg-type]
+    write_rows(folder / "training.csv", [dict(row) for row in sorted(rows, key=lambda row: row["step"])])
 
 
 def _is_shown(key: str) -> bool:
@@ -132,7 +132,7 @@ def _collect_evaluation(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
             }
             videos.append({"step": steps[row["row"]], "clip": row["clip"], **numbers})
     _check_keys(keys, videos, job)
-    write_rows(folder / "per_video.csv", sorted(videos, key=lambda row: -int(row["step"])))
+    write_rows(folder / "per_video.csv", sorted(videos, key=lambda row: -int(str(row["step"]))))
     curves = [row for row in _read_rows(job.folder / "curves.csv") if row["row"] == final]
     frames = thinned(sorted({int(row["frame"]) for row in curves}), MAX_CURVE_FRAMES)
     write_rows(folder / "curves.csv", [

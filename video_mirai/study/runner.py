@@ -6,13 +6,13 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 from typing import IO, NamedTuple
 
 import torch
@@ -53,7 +53,7 @@ class _Running:
 
     job: Job
     record: JobRecord
-    process: "subprocess.Popen[bytes]"
+    process: "Popen[bytes]"
     lock: IO[str]
     index: int = 0
     spent: float = 0.0
@@ -147,7 +147,7 @@ class _Pool:
         process = self._spawn(job, 0, lock)
         return _Running(job, record, process, lock)
 
-    def _spawn(self, job: Job, index: int, lock: IO[str]) -> "subprocess.Popen[bytes]":
+    def _spawn(self, job: Job, index: int, lock: IO[str]) -> "Popen[bytes]":
         """The child inherits the lock, so that it is held for as long as the child lives, whatever becomes of us."""
         script, *words = job.commands[index]
         environment = dict(os.environ)
@@ -156,9 +156,9 @@ class _Pool:
         with log_path(self.out, job.name).open("ab") as log:
             log.write(f"$ python {shlex.join(job.commands[index])}\n".encode())
             log.flush()
-            process = subprocess.Popen(
-                [sys.executable, str(self.root / script), *words], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env=environment, start_new_session=True, pass_fds=(lock.fileno(),),
+            process = Popen(
+                [sys.executable, str(self.root / script), *words], stdin=DEVNULL, stdout=log,
+                stderr=STDOUT, env=environment, start_new_session=True, pass_fds=(lock.fileno(),),
             )  # fmt: skip
         lock.seek(0)
         lock.truncate()

@@ -83,16 +83,16 @@ def effect(config: StudyConfig, axes: Values, ours: Array, theirs: Array) -> Eff
     by_seed = (ours - theirs).mean(axis=1)
     low = high = None
     num_seeds, num_videos = ours.shape
-    settings = {"num_resamples": config.num_resamples, "seed": config.resampling_seed}
+    draws, seed = config.num_resamples, config.resampling_seed
     over = "no interval: one seed"
     if num_videos > 1 and num_seeds > 1:
-        _, low, high = paired_seed_bootstrap(ours, theirs, **settings)
+        _, low, high = paired_seed_bootstrap(ours, theirs, num_resamples=draws, seed=seed)
         over = "seeds, then videos"
     elif num_videos > 1:
-        _, low, high = paired_bootstrap(ours[0], theirs[0], **settings)
+        _, low, high = paired_bootstrap(ours[0], theirs[0], num_resamples=draws, seed=seed)
         over = "videos alone: one seed"
     elif num_seeds > 1:
-        _, low, high = paired_bootstrap(ours[:, 0], theirs[:, 0], **settings)
+        _, low, high = paired_bootstrap(ours[:, 0], theirs[:, 0], num_resamples=draws, seed=seed)
         over = "seeds alone: a number of a whole set"
     is_set = axes.videos == ["set"]
     of_seeds = dict(zip(axes.seeds, by_seed.tolist(), strict=True))

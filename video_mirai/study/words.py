@@ -78,7 +78,7 @@ def metric_sentences(numbers: StudyNumbers) -> list[str]:
 
 def equal_compute_sentences(numbers: StudyNumbers) -> list[str]:
     """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
-    found = []
+    config, found = numbers.config, []
     for metric in numbers.config.primary:
         for arm in _others(numbers):
             for with_teacher in (False, True):
@@ -89,6 +89,9 @@ def equal_compute_sentences(numbers: StudyNumbers) -> list[str]:
                     continue
                 counted = "its teacher's training counted in" if with_teacher else "its teacher not counted"
                 counted = counted if numbers.config.arms[arm].teacher is not None else "no teacher"
+                if compared.step <= 0:
+                    found.append(f"{metric.name}: {arm}'s teacher alone costs what {config.reference} costs in all.")
+                    continue
                 where = f"{metric.name}: {arm} at step {compared.step:.0f} of {numbers.num_steps} ({counted}"
                 where += ", cheaper than the reference)" if compared.capped else ")"
                 if compared.effect is None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from video_mirai.models.cache import Commit, KVCache
 from video_mirai.models.context_memory import ContextKeys
+from video_mirai.models.modulation import Modulation
 from video_mirai.ops.attention import PreparedMask, attend
 from video_mirai.ops.rope import rotate
 
@@ -64,14 +65,14 @@ class CausalBlock(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        modulation: Tensor,
+        modulation: Modulation,
         context: Tensor | None,
         rope: Tensor,
         mask: PreparedMask,
         backend: str,
         slot: CacheSlot | None = None,
     ) -> Tensor:
-        """(B, F*N, D) -> the same; modulation is (B, F, 6, D)."""
+        """(B, F*N, D) -> the same."""
         projected = self.project(hidden, modulation, rope)
         if slot is None:
             mixed = attend(projected.query, projected.rotated, projected.value, mask, backend)
@@ -87,29 +88,29 @@ class CausalBlock(nn.Module):
             self.finish = torch.compile(self.finish, dynamic=False)  # type: ignore[method-assign]
             self._parts_compiled = True
 
-    def project(self, hidden: Tensor, modulation: Tensor, rope: Tensor) -> Projected:
+    def modulation(self, of_frames: Tensor) -> Modulation:
+        """(B, F, 6, D), what the noise levels say to all blocks, as this one takes it."""
+        table = self.scale_shift_table[:, None] + of_frames.float()
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)
+        return Modulation(shift, 1 + scale, gate, ffn_shift, 1 + ffn_scale, ffn_gate)
+
+    def project(self, hidden: Tensor, modulation: Modulation, rope: Tensor) -> Projected:
         """What self-attention takes."""
-        shift, scale = self._modulation(modulation)[:2]
-        normed = _modulate(self.norm1, hidden, scale, shift)
+        normed = _modulate(self.norm1, hidden, modulation.scale, modulation.shift)
         query, key, value = _project(self.attn1, normed, normed)
         return Projected(rotate(query, rope).to(value.dtype), key, rotate(key, rope).to(value.dtype), value)
 
     def finish(
-        self, hidden: Tensor, modulation: Tensor, mixed: Tensor, keys: ContextKeys | None, backend: str
+        self, hidden: Tensor, modulation: Modulation, mixed: Tensor, keys: ContextKeys | None, backend: str
     ) -> Tensor:
         """All that follows self-attention, whose result is `mixed`."""
-        _, _, gate, shift, scale, ffn_gate = self._modulation(modulation)
         mixed = mixed.flatten(2).to(product_dtype(hidden))
-        hidden = _add_gated(hidden, self.attn1.to_out[1](self.attn1.to_out[0](mixed)), gate)
+        hidden = _add_gated(hidden, self.attn1.to_out[1](self.attn1.to_out[0](mixed)), modulation.gate)
         if keys is not None:
             normed = self.norm2(hidden.float()).to(hidden.dtype)
             hidden = hidden + self._cross_attention(normed, keys, backend)
-        normed = _modulate(self.norm3, hidden, scale, shift)
-        return _add_gated(hidden, self.ffn(normed), ffn_gate)
-
-    def _modulation(self, modulation: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of attention, then of the feed-forward, (B, F, 1, D) each."""
-        return (self.scale_shift_table[:, None] + modulation.float()).chunk(6, dim=2)
+        normed = _modulate(self.norm3, hidden, modulation.ffn_scale, modulation.ffn_shift)
+        return _add_gated(hidden, self.ffn(normed), modulation.ffn_gate)
 
     def _context_keys(self, context: Tensor, slot: CacheSlot | None) -> ContextKeys:
         """Keys and values of the context, (B, L, D) or (B, F, L, D): one for every frame."""
@@ -184,10 +185,10 @@ def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tens
 
 
 def _modulate(norm: nn.Module, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens; in the products' type."""
+    """Norm in fp32, then the frame's scale (1 added) and shift, broadcast over its tokens; in the products' type."""
     frames = scale.shape[1]
     normed = norm(hidden.float()).unflatten(1, (frames, -1))
-    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(product_dtype(hidden))
+    return torch.addcmul(shift, normed, scale).flatten(1, 2).to(product_dtype(hidden))
 
 
 def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from video_mirai.flow.path import velocity_from_data
 from video_mirai.models.cache import Commit, KVCache
 from video_mirai.models.causal_block import CacheSlot, CausalBlock, autocasts, product_dtype
+from video_mirai.models.modulation import Conditioning
 from video_mirai.ops.attention import prepare_mask
 from video_mirai.ops.rope import rope_factors
 
@@ -159,14 +160,14 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         dtype = product_dtype(hidden)
         if autocasts(hidden):
             hidden = hidden.float()  # the residual stream; autocast casts the products alone
-        emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
+        conditioning = self._condition(sigmas, hidden.dtype, cache)
         # A cache that knows all layers' keys of this context makes the embedding superfluous.
         if context is not None and not (cache is not None and cache.context.turn_to(context, len(self.blocks))):
             context = self.condition_embedder.text_embedder(context)
         prepared = prepare_mask(mask, self.config.attention_backend, dtype)
 
         captured: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
+        for index, (block, modulation) in enumerate(zip(self.blocks, conditioning.blocks, strict=True)):
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 hidden = self._gradient_checkpointing_func(
                     block, hidden, modulation, context, rope, prepared, self.config.attention_backend
@@ -178,7 +179,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
                 captured[index + 1] = hidden
         if cache is not None and commit is not None:
             cache.advance(commit)
-        return DiTOutput(self._velocity(hidden, emb, latents, sigmas), captured)
+        return DiTOutput(self._velocity(hidden, conditioning, latents, sigmas), captured)
 
     def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
         """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
@@ -194,25 +195,30 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             positions[first.num_frames :] -= evicted
         return cache.rope(positions, end, rows, columns)
 
-    def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Per-frame embedding (B, F, D) and block modulation (B, F, 6, D); broadcast over tokens later."""
+    def _condition(self, sigmas: Tensor, dtype: torch.dtype, cache: KVCache | None) -> Conditioning:
+        """What noise levels (B, F) say to every layer; a cache remembers it."""
+        if cache is None or torch.is_grad_enabled():
+            return self._embed_sigmas(sigmas, dtype)
+        return cache.sigmas.recall(sigmas, lambda distinct: self._embed_sigmas(distinct, dtype))
+
+    def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> Conditioning:
+        """Per frame; broadcast over tokens later."""
         embedder = self.condition_embedder
         timesteps = embedder.timesteps_proj(TIMESTEPS_PER_SIGMA * sigmas.float().flatten())
         emb = embedder.time_embedder(timesteps.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
-        modulation = embedder.time_proj(embedder.act_fn(emb))
         frames = sigmas.shape[1]
-        return (
-            rearrange(emb, "(b f) d -> b f d", f=frames),
-            rearrange(modulation, "(b f) (six d) -> b f six d", f=frames, six=6),
-        )
+        projected = embedder.time_proj(embedder.act_fn(emb))
+        projected = rearrange(projected, "(b f) (six d) -> b f six d", f=frames, six=6)
+        emb = rearrange(emb, "(b f) d -> b f 1 d", f=frames)
+        shift, scale = (self.scale_shift_table[:, None] + emb).chunk(2, dim=2)
+        return Conditioning(shift, 1 + scale, [block.modulation(projected) for block in self.blocks])
 
-    def _velocity(self, hidden: Tensor, emb: Tensor, latents: Tensor, sigmas: Tensor) -> Tensor:
+    def _velocity(self, hidden: Tensor, conditioning: Conditioning, latents: Tensor, sigmas: Tensor) -> Tensor:
         """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""
         frames = latents.shape[1]
         rows, columns = self.grid(*latents.shape[-2:])
-        shift, scale = (self.scale_shift_table[:, None] + emb[:, :, None]).chunk(2, dim=2)  # (B, F, 1, D) each
         hidden = hidden.unflatten(1, (frames, -1))
-        hidden = (self.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
+        hidden = (self.norm_out(hidden.float()) * conditioning.scale + conditioning.shift).to(hidden.dtype)
         _, patch_rows, patch_columns = self.config.patch_size
         prediction = rearrange(
             self.proj_out(hidden),

@@ -21,12 +21,14 @@ class CacheSlot(NamedTuple):
 
     commit: the first frames given are taken in; None = nothing is.
     commit_first: before the frames after them attend, and they don't attend to those: two passes in one.
+    ended_frames: of so many, the committed ones, nothing but keys and values is needed; those after them go on alone.
     """
 
     cache: KVCache
     layer: int
     commit: Commit | None
     commit_first: bool
+    ended_frames: int
 
 
 class Projected(NamedTuple):
@@ -72,13 +74,19 @@ class CausalBlock(nn.Module):
         backend: str,
         slot: CacheSlot | None = None,
     ) -> Tensor:
-        """(B, F*N, D) -> the same."""
+        """(B, F*N, D) -> the same, or less without the frames that end here."""
         projected = self.project(hidden, modulation, rope)
         if slot is None:
             mixed = attend(projected.query, projected.rotated, projected.value, mask, backend)
         else:
             mixed = _attend_with_cache(projected, mask, backend, slot)
         keys = self._context_keys(context, slot) if context is not None else None
+        if slot is not None and slot.ended_frames:
+            if not mixed.shape[1]:
+                return hidden[:, :0]
+            frames = hidden.shape[1] // slot.cache.tokens_per_frame
+            keys = _of_later_frames(keys, frames, slot.ended_frames, len(hidden)) if keys is not None else None
+            hidden, modulation = hidden[:, -mixed.shape[1] :], modulation.after(slot.ended_frames)
         return self.finish(hidden, modulation, mixed, keys, backend)
 
     def compile_parts(self) -> None:
@@ -105,7 +113,7 @@ class CausalBlock(nn.Module):
     ) -> Tensor:
         """All that follows self-attention, whose result is `mixed`."""
         mixed = mixed.flatten(2).to(product_dtype(hidden))
-        hidden = _add_gated(hidden, self.attn1.to_out[1](self.attn1.to_out[0](mixed)), modulation.gate)
+        hidden = _add_gated(hidden, self.attn1.to_out[0](mixed), modulation.gate)
         if keys is not None:
             normed = self.norm2(hidden.float()).to(hidden.dtype)
             hidden = hidden + self._cross_attention(normed, keys, backend)
@@ -132,8 +140,8 @@ class CausalBlock(nn.Module):
             normed = rearrange(normed, "b (f n) d -> (b f) n d", f=len(key) // batch)
         query = attn.norm_q(attn.to_q(normed).float()).unflatten(2, (attn.heads, -1))
         mixed = attend(query.to(value.dtype), key, value, None, backend)
-        out = attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
-        return rearrange(out, "(b f) n d -> b (f n) d", b=batch)
+        out = attn.to_out[0](mixed.flatten(2).to(normed.dtype))
+        return out.reshape(batch, -1, out.shape[-1])
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
@@ -152,17 +160,17 @@ def _attend_with_cache(new: Projected, mask: PreparedMask, backend: str, slot: C
     if commit is None:
         return _attend_to_past(new, cache, layer, cache.frames, mask, backend)
     committed = commit.num_frames * cache.tokens_per_frame
-    if not slot.commit_first:
-        # The write comes after attention has read what it may evict.
-        mixed = _attend_to_past(new, cache, layer, cache.frames, mask, backend)
-        cache.write(layer, new.key[:, :committed], new.value[:, :committed], commit)
-        return mixed
     first = Projected(*(part[:, :committed] for part in new))
-    rest = Projected(*(part[:, committed:] for part in new))
-    mixed_first = _attend_to_past(first, cache, layer, cache.frames, None, backend)
+    mixed = []
+    # The write comes after attention has read what it may evict.
+    if not slot.ended_frames:
+        present = first if slot.commit_first else new
+        mixed.append(_attend_to_past(present, cache, layer, cache.frames, mask, backend))
     cache.write(layer, first.key, first.value, commit)
-    mixed_rest = _attend_to_past(rest, cache, layer, commit.held_frames, None, backend)
-    return torch.cat([mixed_first, mixed_rest], dim=1)
+    if slot.commit_first:
+        rest = Projected(*(part[:, committed:] for part in new))
+        mixed.append(_attend_to_past(rest, cache, layer, commit.held_frames, None, backend))
+    return torch.cat(mixed, dim=1) if mixed else new.query[:, :0]
 
 
 def _attend_to_past(
@@ -170,6 +178,15 @@ def _attend_to_past(
 ) -> Tensor:
     keys, values = cache.read_with(layer, held_frames, new.rotated, new.value)
     return attend(new.query, keys, values, mask, backend)
+
+
+def _of_later_frames(keys: ContextKeys, frames: int, ended: int, batch: int) -> ContextKeys:
+    """The context's keys and values without those of the first frames, where every frame has its own."""
+    key, value = keys
+    if len(key) == batch:
+        return keys
+    later = [part.unflatten(0, (batch, frames))[:, ended:].flatten(0, 1) for part in (key, value)]
+    return later[0], later[1]
 
 
 def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:

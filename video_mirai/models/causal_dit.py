@@ -127,9 +127,10 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         cache: KVCache | None = None,
         commit_frames: int = 0,
         commit_first: bool = False,
+        after_commit: bool = False,
         capture: Sequence[int] = (),
     ) -> DiTOutput:
-        """Velocity of every frame given.
+        """Velocity of every frame given, or of those not committed.
 
         Args:
             latents: (B, F, C, H, W).
@@ -142,11 +143,15 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             commit_frames: so many of the first frames given are written to the cache, whatever their sigma.
             commit_first: two passes in one: the committed frames see the cache and themselves, those after them the
                 cache as the commit leaves it, and themselves. Takes neither mask nor positions.
+            after_commit: only the frames after the committed ones are returned, and the last layer does without the
+                others, but for their keys and values. With commit_first, or where all frames are committed.
             capture: layers (1-based) whose residual stream is returned.
         """
         self._check(latents, sigmas, context, cache, commit_frames, capture)
         if commit_first and (mask is not None or positions is not None or not commit_frames):
             raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
+        if after_commit and not (commit_first or commit_frames == latents.shape[1]):
+            raise ValueError("after_commit goes with commit_first, or with all frames committed.")
         rows, columns = self.grid(*latents.shape[-2:])
         commit = cache.plan_commit(commit_frames, rows, columns) if cache is not None and commit_frames else None
         rope = self._rope(latents, positions, cache, commit if commit_first else None)
@@ -173,13 +178,16 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
                     block, hidden, modulation, context, rope, prepared, self.config.attention_backend
                 )
             else:
-                slot = CacheSlot(cache, index, commit, commit_first) if cache is not None else None
+                ended = commit_frames if after_commit and index + 1 == len(self.blocks) else 0
+                slot = CacheSlot(cache, index, commit, commit_first, ended) if cache is not None else None
                 hidden = block(hidden, modulation, context, rope, prepared, self.config.attention_backend, slot)
             if index + 1 in capture:
                 captured[index + 1] = hidden
         if cache is not None and commit is not None:
             cache.advance(commit)
-        return DiTOutput(self._velocity(hidden, conditioning, latents, sigmas), captured)
+        skipped = commit_frames if after_commit else 0
+        conditioning = conditioning.after(skipped)
+        return DiTOutput(self._velocity(hidden, conditioning, latents[:, skipped:], sigmas[:, skipped:]), captured)
 
     def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
         """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
@@ -217,7 +225,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""
         frames = latents.shape[1]
         rows, columns = self.grid(*latents.shape[-2:])
-        hidden = hidden.unflatten(1, (frames, -1))
+        hidden = hidden.unflatten(1, (frames, rows * columns))
         hidden = (self.norm_out(hidden.float()) * conditioning.scale + conditioning.shift).to(hidden.dtype)
         _, patch_rows, patch_columns = self.config.patch_size
         prediction = rearrange(

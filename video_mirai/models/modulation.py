@@ -19,6 +19,10 @@ class Modulation(NamedTuple):
     ffn_scale: Tensor
     ffn_gate: Tensor
 
+    def after(self, frames: int) -> "Modulation":
+        """Of the frames after the first ones."""
+        return Modulation(*(after_frames(part, frames) for part in self))
+
 
 class Conditioning(NamedTuple):
     """Of a whole pass: the output layer's shift and scale, 1 added, (B or 1, F or 1, 1, D), and every block's."""
@@ -27,12 +31,25 @@ class Conditioning(NamedTuple):
     scale: Tensor
     blocks: list[Modulation]
 
+    def after(self, frames: int) -> "Conditioning":
+        """Of the frames after the first ones, for the output layer."""
+        return Conditioning(after_frames(self.shift, frames), after_frames(self.scale, frames), self.blocks)
+
+
+def after_frames(part: Tensor, frames: int) -> Tensor:
+    """Of (B, F or 1, ...), what belongs to the frames after the first ones."""
+    return part if part.shape[1] == 1 else part[:, frames:]
+
 
 class SigmaMemory:
     """Conditioning by noise levels, of one model; a rollout's chunks all pass through the same few."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[tuple[float, ...], ...], Conditioning] = {}
+
+    def __len__(self) -> int:
+        """Sets of levels known."""
+        return len(self._known)
 
     def recall(self, sigmas: Tensor, compute: Callable[[Tensor], Conditioning]) -> Conditioning:
         """Of sigmas (B, F); computed for one row or column where all are the same. Without gradients."""

@@ -219,7 +219,8 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         projected = rearrange(projected, "(b f) (six d) -> b f six d", f=frames, six=6)
         emb = rearrange(emb, "(b f) d -> b f 1 d", f=frames)
         shift, scale = (self.scale_shift_table[:, None] + emb).chunk(2, dim=2)
-        return Conditioning(shift, 1 + scale, [block.modulation(projected) for block in self.blocks])
+        blocks = [block.modulation(projected) for block in self.blocks if isinstance(block, CausalBlock)]
+        return Conditioning(shift, 1 + scale, blocks)
 
     def _velocity(self, hidden: Tensor, conditioning: Conditioning, latents: Tensor, sigmas: Tensor) -> Tensor:
         """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""

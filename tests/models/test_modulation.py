@@ -38,6 +38,15 @@ def test_levels_that_come_again_are_embedded_once(embeddings):
 
 
 @torch.no_grad()
+def test_a_block_reads_its_modulation_table_once_for_each_set_of_levels(monkeypatch):
+    latents, cache = random_latents(1), new_cache()
+    first = MODEL(latents, torch.full((2, 1), 0.7), cache=cache).velocity
+    monkeypatch.setattr(MODEL.blocks[1].scale_shift_table, "data", MODEL.blocks[1].scale_shift_table.data + 1)
+    assert torch.equal(MODEL(latents, torch.full((2, 1), 0.7), cache=cache).velocity, first)
+    assert not torch.equal(MODEL(latents, torch.full((2, 1), 0.7), cache=new_cache()).velocity, first)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("levels", "computed"),
     [
@@ -69,7 +78,7 @@ def test_the_memory_of_levels_does_not_grow_for_ever():
 
     def compute(sigmas: Tensor) -> Conditioning:
         computed.append(float(sigmas))
-        return Conditioning(sigmas, sigmas, [])
+        return Conditioning(sigmas, sigmas, sigmas, {})
 
     for number in range(3 * MOST_SETS):
         memory.recall(torch.full((1, 2), float(number)), compute)

@@ -22,6 +22,7 @@ class CacheSlot(NamedTuple):
     commit: the first frames given are taken in; None = nothing is.
     commit_first: before the frames after them attend, and they don't attend to those: two passes in one.
     ended_frames: of so many, the committed ones, nothing but keys and values is needed; those after them go on alone.
+    modulations: those known of this pass's noise levels, by layer; a block adds its own.
     """
 
     cache: KVCache
@@ -29,6 +30,7 @@ class CacheSlot(NamedTuple):
     commit: Commit | None
     commit_first: bool
     ended_frames: int
+    modulations: dict[int, Modulation]
 
 
 class Projected(NamedTuple):
@@ -67,14 +69,15 @@ class CausalBlock(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        modulation: Modulation,
+        of_frames: Tensor,
         context: Tensor | None,
         rope: Tensor,
         mask: PreparedMask,
         backend: str,
         slot: CacheSlot | None = None,
     ) -> Tensor:
-        """(B, F*N, D) -> the same, or less without the frames that end here."""
+        """(B, F*N, D) -> the same, without the frames that end here; of_frames (B, F, 6, D) is for all blocks."""
+        modulation = self._modulation(of_frames, slot)
         projected = self.project(hidden, modulation, rope)
         if slot is None:
             mixed = attend(projected.query, projected.rotated, projected.value, mask, backend)
@@ -96,11 +99,16 @@ class CausalBlock(nn.Module):
             self.finish = torch.compile(self.finish, dynamic=False)  # type: ignore[method-assign]
             self._parts_compiled = True
 
-    def modulation(self, of_frames: Tensor) -> Modulation:
-        """(B, F, 6, D), what the noise levels say to all blocks, as this one takes it."""
+    def _modulation(self, of_frames: Tensor, slot: CacheSlot | None) -> Modulation:
+        """What the noise levels say to all blocks, as this one takes it."""
+        if slot is not None and slot.layer in slot.modulations:
+            return slot.modulations[slot.layer]
         table = self.scale_shift_table[:, None] + of_frames.float()
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)
-        return Modulation(shift, 1 + scale, gate, ffn_shift, 1 + ffn_scale, ffn_gate)
+        modulation = Modulation(shift, 1 + scale, gate, ffn_shift, 1 + ffn_scale, ffn_gate)
+        if slot is not None:
+            slot.modulations[slot.layer] = modulation
+        return modulation
 
     def project(self, hidden: Tensor, modulation: Modulation, rope: Tensor) -> Projected:
         """What self-attention takes."""

@@ -148,10 +148,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             capture: layers (1-based) whose residual stream is returned.
         """
         self._check(latents, sigmas, context, cache, commit_frames, capture)
-        if commit_first and (mask is not None or positions is not None or not commit_frames):
-            raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
-        if after_commit and not (commit_first or commit_frames == latents.shape[1]):
-            raise ValueError("after_commit goes with commit_first, or with all frames committed.")
+        _check_commit(latents.shape[1], commit_frames, commit_first, after_commit, mask, positions)
         rows, columns = self.grid(*latents.shape[-2:])
         commit = cache.plan_commit(commit_frames, rows, columns) if cache is not None and commit_frames else None
         rope = self._rope(latents, positions, cache, commit if commit_first else None)
@@ -171,21 +168,25 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             context = self.condition_embedder.text_embedder(context)
         prepared = prepare_mask(mask, self.config.attention_backend, dtype)
 
+        skipped = commit_frames if after_commit else 0
         captured: dict[int, Tensor] = {}
-        for index, (block, modulation) in enumerate(zip(self.blocks, conditioning.blocks, strict=True)):
+        for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 hidden = self._gradient_checkpointing_func(
-                    block, hidden, modulation, context, rope, prepared, self.config.attention_backend
+                    block, hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend
                 )
             else:
-                ended = commit_frames if after_commit and index + 1 == len(self.blocks) else 0
-                slot = CacheSlot(cache, index, commit, commit_first, ended) if cache is not None else None
-                hidden = block(hidden, modulation, context, rope, prepared, self.config.attention_backend, slot)
+                slot = None
+                if cache is not None:
+                    ended = skipped if index + 1 == len(self.blocks) else 0
+                    slot = CacheSlot(cache, index, commit, commit_first, ended, conditioning.blocks)
+                hidden = block(
+                    hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend, slot
+                )
             if index + 1 in capture:
                 captured[index + 1] = hidden
         if cache is not None and commit is not None:
             cache.advance(commit)
-        skipped = commit_frames if after_commit else 0
         conditioning = conditioning.after(skipped)
         return DiTOutput(self._velocity(hidden, conditioning, latents[:, skipped:], sigmas[:, skipped:]), captured)
 
@@ -219,8 +220,7 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         projected = rearrange(projected, "(b f) (six d) -> b f six d", f=frames, six=6)
         emb = rearrange(emb, "(b f) d -> b f 1 d", f=frames)
         shift, scale = (self.scale_shift_table[:, None] + emb).chunk(2, dim=2)
-        blocks = [block.modulation(projected) for block in self.blocks if isinstance(block, CausalBlock)]
-        return Conditioning(shift, 1 + scale, blocks)
+        return Conditioning(shift, 1 + scale, projected, {})
 
     def _velocity(self, hidden: Tensor, conditioning: Conditioning, latents: Tensor, sigmas: Tensor) -> Tensor:
         """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""
@@ -271,3 +271,17 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         unknown = [layer for layer in capture if not 1 <= layer <= self.config.num_layers]
         if unknown:
             raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
+
+
+def _check_commit(
+    frames: int,
+    commit_frames: int,
+    commit_first: bool,
+    after_commit: bool,
+    mask: Tensor | None,
+    positions: Tensor | None,
+) -> None:
+    if commit_first and (mask is not None or positions is not None or not commit_frames):
+        raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
+    if after_commit and not (commit_first or commit_frames == frames):
+        raise ValueError("after_commit goes with commit_first, or with all frames committed.")

@@ -25,15 +25,22 @@ class Modulation(NamedTuple):
 
 
 class Conditioning(NamedTuple):
-    """Of a whole pass: the output layer's shift and scale, 1 added, (B or 1, F or 1, 1, D), and every block's."""
+    """Of a whole pass.
+
+    Attributes:
+        shift, scale: of the output layer, 1 added to the scale, (B or 1, F or 1, 1, D) each.
+        of_frames: what every block makes its modulation of, (B or 1, F or 1, 6, D).
+        blocks: modulations by layer (0-based), filled in by the blocks: only there are sharded weights whole.
+    """
 
     shift: Tensor
     scale: Tensor
-    blocks: list[Modulation]
+    of_frames: Tensor
+    blocks: dict[int, Modulation]
 
     def after(self, frames: int) -> "Conditioning":
         """Of the frames after the first ones, for the output layer."""
-        return Conditioning(after_frames(self.shift, frames), after_frames(self.scale, frames), self.blocks)
+        return self._replace(shift=after_frames(self.shift, frames), scale=after_frames(self.scale, frames))
 
 
 def after_frames(part: Tensor, frames: int) -> Tensor:

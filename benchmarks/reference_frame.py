@@ -13,7 +13,7 @@ from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.ops.masks import chunk_causal_mask
 from video_mirai.sampling.rollout import RolloutSettings, RolloutState, rollout
 from video_mirai.sampling.solvers import euler_step
-from video_mirai.training.estimate import TransformerSize, forward_flops, size_of
+from video_mirai.training.estimate import forward_flops, rollout_cost, size_of
 
 SEED = 2  # of the noise that frames start from
 
@@ -130,24 +130,23 @@ class OurFrames:
 def cached_frame_flops(reference: Reference) -> float:
     """Counted: a frame's denoising passes and its commit, each beside the whole window.
 
-    The text's keys and values are the same for all frames, and count as nothing.
+    What the model makes of text and noise levels is the same for all frames, and counts as nothing.
     """
-    tokens, layers = reference.tokens_per_frame, reference.num_layers
-    past = 4.0 * layers * reference.width * tokens * reference.history.shape[1] * tokens
-    context = forward_flops(_size_of(reference), 0, 0, reference.context.shape[1])
-    return (reference.num_steps + 1) * (_pass_flops(reference, 1) + past - context)
+    context_tokens = reference.context.shape[1]
+    return rollout_cost(
+        _meta_model(reference), reference.settings, reference.tokens_per_frame, context_tokens
+    ).flops_per_frame
 
 
 def recomputed_frame_flops(reference: Reference) -> float:
     """Counted: a frame's denoising passes, each over the window and the frame."""
-    return reference.num_steps * _pass_flops(reference, reference.history.shape[1] + 1)
-
-
-def _pass_flops(reference: Reference, frames: int) -> float:
+    frames = reference.history.shape[1] + 1
     tokens = frames * reference.tokens_per_frame
-    return forward_flops(_size_of(reference), tokens, frames, reference.context.shape[1])
+    return reference.num_steps * forward_flops(
+        size_of(_meta_model(reference)), tokens, frames, reference.context.shape[1]
+    )
 
 
-def _size_of(reference: Reference) -> TransformerSize:
+def _meta_model(reference: Reference) -> CausalVideoDiT:
     with torch.device("meta"):
-        return size_of(CausalVideoDiT(**reference.architecture))
+        return CausalVideoDiT(**reference.architecture)

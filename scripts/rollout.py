@@ -124,6 +124,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--seeds {' '.join(map(str, options.seeds))}: numbers from 0, each once.")
     if options.load_state is not None and options.history != [NOTHING]:
         raise ValueError(f"--load-state goes on from its own history: say --history {NOTHING}.")
+    if options.save_state is not None and not options.save_state.parent.is_dir():
+        raise ValueError(f"--save-state {options.save_state}: the folder {options.save_state.parent} does not exist.")
     if options.fps is not None and not 0 < options.fps < float("inf"):
         raise ValueError(f"--fps {options.fps} must be positive.")
 

@@ -99,3 +99,50 @@ def test_a_commit_that_comes_first_takes_no_mask_and_needs_frames():
     cache = KVCache.allocate(model, 2, TOKENS_PER_FRAME, sink_frames=0, window_frames=3)
     with pytest.raises(ValueError, match="neither mask nor positions"):
         model(random_latents(2), random_sigmas(2), cache=cache, commit_first=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context_shape", [None, "one", "per_frame"])
+def test_frames_that_are_only_committed_can_be_left_out_of_the_answer(context_shape):
+    model = tiny_model(None if context_shape is None else TEXT_DIM)
+    context = {
+        None: None,
+        "one": random_context(),
+        "per_frame": torch.stack([random_context(seed=seed) for seed in range(3)], dim=1),
+    }[context_shape]
+    latents, sigmas = random_latents(3), random_sigmas(3)
+    every, after = (new_cache(model) for _ in range(2))
+    expected = model(latents, sigmas, context, cache=every, commit_frames=2, commit_first=True).velocity
+    velocity = model(
+        latents, sigmas, context, cache=after, commit_frames=2, commit_first=True, after_commit=True
+    ).velocity
+    assert velocity.shape == expected[:, 2:].shape
+    assert (velocity - expected[:, 2:]).abs().max() < 1e-6 * expected.abs().max()
+    assert same_state(every, after)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction_type", ["velocity", "data"])
+def test_a_commit_of_all_frames_answers_with_none(prediction_type):
+    model = tiny_model(TEXT_DIM, prediction_type=prediction_type)
+    latents, sigmas, context = random_latents(2), random_sigmas(2), random_context()
+    every, after = (new_cache(model) for _ in range(2))
+    model(latents, sigmas, context, cache=every, commit_frames=2)
+    output = model(latents, sigmas, context, cache=after, commit_frames=2, after_commit=True)
+    assert output.velocity.shape == (len(latents), 0, *latents.shape[2:])
+    assert same_state(every, after)
+
+
+def test_leaving_out_committed_frames_that_others_see_is_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="after_commit goes with commit_first"):
+        model(random_latents(2), random_sigmas(2), cache=new_cache(model), commit_frames=1, after_commit=True)
+
+
+def new_cache(model) -> KVCache:
+    return KVCache.allocate(model, 2, TOKENS_PER_FRAME, sink_frames=1, window_frames=3)
+
+
+def same_state(one: KVCache, other: KVCache) -> bool:
+    expected = other.state_dict()
+    return all(torch.equal(tensor, expected[name]) for name, tensor in one.state_dict().items())

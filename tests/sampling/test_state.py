@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def test_a_state_of_another_model_or_batch_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "state.safetensors", tiny_model(num_layers=4))
     with pytest.raises(ValueError, match="holds a batch of 2"):
         next(rollout(model, random_latents(0, batch=1), SETTINGS, generator, state=state))
+    with pytest.raises(ValueError, match="must be those it was filled with"):
+        next(rollout(model, random_latents(0), replace(SETTINGS, window_frames=9), generator, state=state))
 
 
 def test_an_empty_state_is_not_saved(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def test_a_saved_state_goes_on_bit_for_bit(roll_out: RollOut, tmp_path: Path) ->
     [
         (("--history", "dataset", "--load-state", "state.safetensors"), "say --history none"),
         (("--history", "none", "--load-state", "missing.safetensors"), "does not exist"),
+        (("--history", "none", "--save-state", "missing/state.safetensors"), "the folder missing does not exist"),
         (("--history", "none", "--seeds", 0, 1, "--save-state", "state.safetensors"), "that of one video"),
     ],
 )

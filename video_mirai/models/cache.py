@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from video_mirai.models.context_memory import ContextMemory
+from video_mirai.models.modulation import SigmaMemory
 from video_mirai.ops.rope import rope_factors, rotate
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class KVCache:
     Attributes:
         frames_seen: frames committed since the start, evicted ones included.
         context: keys and values of the cross-attention, kept while the context stays the same.
+        sigmas: modulation by the noise levels that passes come with.
     """
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], tokens_per_frame: int, sink_frames: int) -> None:
@@ -50,6 +52,7 @@ class KVCache:
         self.capacity_frames = keys[0].shape[2] // tokens_per_frame
         self.frames_seen = 0
         self.context = ContextMemory()
+        self.sigmas = SigmaMemory()
         self._rope_table: Tensor | None = None  # (positions, N, head_dim / 2)
         self._rope_grid = (0, 0)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from video_mirai.models.cache import Commit, KVCache
 from video_mirai.models.context_memory import ContextKeys
+from video_mirai.models.modulation import Modulation
 from video_mirai.ops.attention import PreparedMask, attend
 from video_mirai.ops.rope import rotate
 
@@ -20,12 +21,16 @@ class CacheSlot(NamedTuple):
 
     commit: the first frames given are taken in; None = nothing is.
     commit_first: before the frames after them attend, and they don't attend to those: two passes in one.
+    ended_frames: of so many, the committed ones, nothing but keys and values is needed; those after them go on alone.
+    modulations: those known of this pass's noise levels, by layer; a block adds its own.
     """
 
     cache: KVCache
     layer: int
     commit: Commit | None
     commit_first: bool
+    ended_frames: int
+    modulations: dict[int, Modulation]
 
 
 class Projected(NamedTuple):
@@ -64,20 +69,27 @@ class CausalBlock(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        modulation: Tensor,
+        of_frames: Tensor,
         context: Tensor | None,
         rope: Tensor,
         mask: PreparedMask,
         backend: str,
         slot: CacheSlot | None = None,
     ) -> Tensor:
-        """(B, F*N, D) -> the same; modulation is (B, F, 6, D)."""
+        """(B, F*N, D) -> the same, without the frames that end here; of_frames (B, F, 6, D) is for all blocks."""
+        modulation = self._modulation(of_frames, slot)
         projected = self.project(hidden, modulation, rope)
         if slot is None:
             mixed = attend(projected.query, projected.rotated, projected.value, mask, backend)
         else:
             mixed = _attend_with_cache(projected, mask, backend, slot)
         keys = self._context_keys(context, slot) if context is not None else None
+        if slot is not None and slot.ended_frames:
+            if not mixed.shape[1]:
+                return hidden[:, :0]
+            frames = hidden.shape[1] // slot.cache.tokens_per_frame
+            keys = _of_later_frames(keys, frames, slot.ended_frames, len(hidden)) if keys is not None else None
+            hidden, modulation = hidden[:, -mixed.shape[1] :], modulation.after(slot.ended_frames)
         return self.finish(hidden, modulation, mixed, keys, backend)
 
     def compile_parts(self) -> None:
@@ -87,29 +99,34 @@ class CausalBlock(nn.Module):
             self.finish = torch.compile(self.finish, dynamic=False)  # type: ignore[method-assign]
             self._parts_compiled = True
 
-    def project(self, hidden: Tensor, modulation: Tensor, rope: Tensor) -> Projected:
+    def _modulation(self, of_frames: Tensor, slot: CacheSlot | None) -> Modulation:
+        """What the noise levels say to all blocks, as this one takes it."""
+        if slot is not None and slot.layer in slot.modulations:
+            return slot.modulations[slot.layer]
+        table = self.scale_shift_table[:, None] + of_frames.float()
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)
+        modulation = Modulation(shift, 1 + scale, gate, ffn_shift, 1 + ffn_scale, ffn_gate)
+        if slot is not None:
+            slot.modulations[slot.layer] = modulation
+        return modulation
+
+    def project(self, hidden: Tensor, modulation: Modulation, rope: Tensor) -> Projected:
         """What self-attention takes."""
-        shift, scale = self._modulation(modulation)[:2]
-        normed = _modulate(self.norm1, hidden, scale, shift)
+        normed = _modulate(self.norm1, hidden, modulation.scale, modulation.shift)
         query, key, value = _project(self.attn1, normed, normed)
         return Projected(rotate(query, rope).to(value.dtype), key, rotate(key, rope).to(value.dtype), value)
 
     def finish(
-        self, hidden: Tensor, modulation: Tensor, mixed: Tensor, keys: ContextKeys | None, backend: str
+        self, hidden: Tensor, modulation: Modulation, mixed: Tensor, keys: ContextKeys | None, backend: str
     ) -> Tensor:
         """All that follows self-attention, whose result is `mixed`."""
-        _, _, gate, shift, scale, ffn_gate = self._modulation(modulation)
         mixed = mixed.flatten(2).to(product_dtype(hidden))
-        hidden = _add_gated(hidden, self.attn1.to_out[1](self.attn1.to_out[0](mixed)), gate)
+        hidden = _add_gated(hidden, self.attn1.to_out[0](mixed), modulation.gate)
         if keys is not None:
             normed = self.norm2(hidden.float()).to(hidden.dtype)
             hidden = hidden + self._cross_attention(normed, keys, backend)
-        normed = _modulate(self.norm3, hidden, scale, shift)
-        return _add_gated(hidden, self.ffn(normed), ffn_gate)
-
-    def _modulation(self, modulation: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of attention, then of the feed-forward, (B, F, 1, D) each."""
-        return (self.scale_shift_table[:, None] + modulation.float()).chunk(6, dim=2)
+        normed = _modulate(self.norm3, hidden, modulation.ffn_scale, modulation.ffn_shift)
+        return _add_gated(hidden, self.ffn(normed), modulation.ffn_gate)
 
     def _context_keys(self, context: Tensor, slot: CacheSlot | None) -> ContextKeys:
         """Keys and values of the context, (B, L, D) or (B, F, L, D): one for every frame."""
@@ -131,8 +148,8 @@ class CausalBlock(nn.Module):
             normed = rearrange(normed, "b (f n) d -> (b f) n d", f=len(key) // batch)
         query = attn.norm_q(attn.to_q(normed).float()).unflatten(2, (attn.heads, -1))
         mixed = attend(query.to(value.dtype), key, value, None, backend)
-        out = attn.to_out[1](attn.to_out[0](mixed.flatten(2).to(normed.dtype)))
-        return rearrange(out, "(b f) n d -> b (f n) d", b=batch)
+        out = attn.to_out[0](mixed.flatten(2).to(normed.dtype))
+        return out.reshape(batch, -1, out.shape[-1])
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
@@ -151,17 +168,17 @@ def _attend_with_cache(new: Projected, mask: PreparedMask, backend: str, slot: C
     if commit is None:
         return _attend_to_past(new, cache, layer, cache.frames, mask, backend)
     committed = commit.num_frames * cache.tokens_per_frame
-    if not slot.commit_first:
-        # The write comes after attention has read what it may evict.
-        mixed = _attend_to_past(new, cache, layer, cache.frames, mask, backend)
-        cache.write(layer, new.key[:, :committed], new.value[:, :committed], commit)
-        return mixed
     first = Projected(*(part[:, :committed] for part in new))
-    rest = Projected(*(part[:, committed:] for part in new))
-    mixed_first = _attend_to_past(first, cache, layer, cache.frames, None, backend)
+    mixed = []
+    # The write comes after attention has read what it may evict.
+    if not slot.ended_frames:
+        present = first if slot.commit_first else new
+        mixed.append(_attend_to_past(present, cache, layer, cache.frames, mask, backend))
     cache.write(layer, first.key, first.value, commit)
-    mixed_rest = _attend_to_past(rest, cache, layer, commit.held_frames, None, backend)
-    return torch.cat([mixed_first, mixed_rest], dim=1)
+    if slot.commit_first:
+        rest = Projected(*(part[:, committed:] for part in new))
+        mixed.append(_attend_to_past(rest, cache, layer, commit.held_frames, None, backend))
+    return torch.cat(mixed, dim=1) if mixed else new.query[:, :0]
 
 
 def _attend_to_past(
@@ -169,6 +186,15 @@ def _attend_to_past(
 ) -> Tensor:
     keys, values = cache.read_with(layer, held_frames, new.rotated, new.value)
     return attend(new.query, keys, values, mask, backend)
+
+
+def _of_later_frames(keys: ContextKeys, frames: int, ended: int, batch: int) -> ContextKeys:
+    """The context's keys and values without those of the first frames, where every frame has its own."""
+    key, value = keys
+    if len(key) == batch:
+        return keys
+    later = [part.unflatten(0, (batch, frames))[:, ended:].flatten(0, 1) for part in (key, value)]
+    return later[0], later[1]
 
 
 def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,10 +210,10 @@ def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tens
 
 
 def _modulate(norm: nn.Module, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Norm in fp32, then the frame's scale and shift, broadcast over its tokens; in the products' type."""
+    """Norm in fp32, then the frame's scale (1 added) and shift, broadcast over its tokens; in the products' type."""
     frames = scale.shape[1]
     normed = norm(hidden.float()).unflatten(1, (frames, -1))
-    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(product_dtype(hidden))
+    return torch.addcmul(shift, normed, scale).flatten(1, 2).to(product_dtype(hidden))
 
 
 def _add_gated(hidden: Tensor, update: Tensor, gate: Tensor) -> Tensor:

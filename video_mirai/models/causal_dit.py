@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from video_mirai.flow.path import velocity_from_data
 from video_mirai.models.cache import Commit, KVCache
 from video_mirai.models.causal_block import CacheSlot, CausalBlock, autocasts, product_dtype
+from video_mirai.models.modulation import Conditioning
 from video_mirai.ops.attention import prepare_mask
 from video_mirai.ops.rope import rope_factors
 
@@ -126,9 +127,10 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         cache: KVCache | None = None,
         commit_frames: int = 0,
         commit_first: bool = False,
+        after_commit: bool = False,
         capture: Sequence[int] = (),
     ) -> DiTOutput:
-        """Velocity of every frame given.
+        """Velocity of every frame given, or of those not committed.
 
         Args:
             latents: (B, F, C, H, W).
@@ -141,11 +143,12 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             commit_frames: so many of the first frames given are written to the cache, whatever their sigma.
             commit_first: two passes in one: the committed frames see the cache and themselves, those after them the
                 cache as the commit leaves it, and themselves. Takes neither mask nor positions.
+            after_commit: only the frames after the committed ones are returned, and the last layer does without the
+                others, but for their keys and values. With commit_first, or where all frames are committed.
             capture: layers (1-based) whose residual stream is returned.
         """
         self._check(latents, sigmas, context, cache, commit_frames, capture)
-        if commit_first and (mask is not None or positions is not None or not commit_frames):
-            raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
+        _check_commit(latents.shape[1], commit_frames, commit_first, after_commit, mask, positions)
         rows, columns = self.grid(*latents.shape[-2:])
         commit = cache.plan_commit(commit_frames, rows, columns) if cache is not None and commit_frames else None
         rope = self._rope(latents, positions, cache, commit if commit_first else None)
@@ -159,26 +162,33 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         dtype = product_dtype(hidden)
         if autocasts(hidden):
             hidden = hidden.float()  # the residual stream; autocast casts the products alone
-        emb, modulation = self._embed_sigmas(sigmas, hidden.dtype)
+        conditioning = self._condition(sigmas, hidden.dtype, cache)
         # A cache that knows all layers' keys of this context makes the embedding superfluous.
         if context is not None and not (cache is not None and cache.context.turn_to(context, len(self.blocks))):
             context = self.condition_embedder.text_embedder(context)
         prepared = prepare_mask(mask, self.config.attention_backend, dtype)
 
+        skipped = commit_frames if after_commit else 0
         captured: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 hidden = self._gradient_checkpointing_func(
-                    block, hidden, modulation, context, rope, prepared, self.config.attention_backend
+                    block, hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend
                 )
             else:
-                slot = CacheSlot(cache, index, commit, commit_first) if cache is not None else None
-                hidden = block(hidden, modulation, context, rope, prepared, self.config.attention_backend, slot)
+                slot = None
+                if cache is not None:
+                    ended = skipped if index + 1 == len(self.blocks) else 0
+                    slot = CacheSlot(cache, index, commit, commit_first, ended, conditioning.blocks)
+                hidden = block(
+                    hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend, slot
+                )
             if index + 1 in capture:
                 captured[index + 1] = hidden
         if cache is not None and commit is not None:
             cache.advance(commit)
-        return DiTOutput(self._velocity(hidden, emb, latents, sigmas), captured)
+        conditioning = conditioning.after(skipped)
+        return DiTOutput(self._velocity(hidden, conditioning, latents[:, skipped:], sigmas[:, skipped:]), captured)
 
     def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
         """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
@@ -194,25 +204,30 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             positions[first.num_frames :] -= evicted
         return cache.rope(positions, end, rows, columns)
 
-    def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Per-frame embedding (B, F, D) and block modulation (B, F, 6, D); broadcast over tokens later."""
+    def _condition(self, sigmas: Tensor, dtype: torch.dtype, cache: KVCache | None) -> Conditioning:
+        """What noise levels (B, F) say to every layer; a cache remembers it."""
+        if cache is None or torch.is_grad_enabled():
+            return self._embed_sigmas(sigmas, dtype)
+        return cache.sigmas.recall(sigmas, lambda distinct: self._embed_sigmas(distinct, dtype))
+
+    def _embed_sigmas(self, sigmas: Tensor, dtype: torch.dtype) -> Conditioning:
+        """Per frame; broadcast over tokens later."""
         embedder = self.condition_embedder
         timesteps = embedder.timesteps_proj(TIMESTEPS_PER_SIGMA * sigmas.float().flatten())
         emb = embedder.time_embedder(timesteps.to(embedder.time_embedder.linear_1.weight.dtype)).to(dtype)
-        modulation = embedder.time_proj(embedder.act_fn(emb))
         frames = sigmas.shape[1]
-        return (
-            rearrange(emb, "(b f) d -> b f d", f=frames),
-            rearrange(modulation, "(b f) (six d) -> b f six d", f=frames, six=6),
-        )
+        projected = embedder.time_proj(embedder.act_fn(emb))
+        projected = rearrange(projected, "(b f) (six d) -> b f six d", f=frames, six=6)
+        emb = rearrange(emb, "(b f) d -> b f 1 d", f=frames)
+        shift, scale = (self.scale_shift_table[:, None] + emb).chunk(2, dim=2)
+        return Conditioning(shift, 1 + scale, projected, {})
 
-    def _velocity(self, hidden: Tensor, emb: Tensor, latents: Tensor, sigmas: Tensor) -> Tensor:
+    def _velocity(self, hidden: Tensor, conditioning: Conditioning, latents: Tensor, sigmas: Tensor) -> Tensor:
         """Output layer: norm, per-frame shift and scale, projection, un-patching, conversion to velocity."""
         frames = latents.shape[1]
         rows, columns = self.grid(*latents.shape[-2:])
-        shift, scale = (self.scale_shift_table[:, None] + emb[:, :, None]).chunk(2, dim=2)  # (B, F, 1, D) each
-        hidden = hidden.unflatten(1, (frames, -1))
-        hidden = (self.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
+        hidden = hidden.unflatten(1, (frames, rows * columns))
+        hidden = (self.norm_out(hidden.float()) * conditioning.scale + conditioning.shift).to(hidden.dtype)
         _, patch_rows, patch_columns = self.config.patch_size
         prediction = rearrange(
             self.proj_out(hidden),
@@ -256,3 +271,17 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         unknown = [layer for layer in capture if not 1 <= layer <= self.config.num_layers]
         if unknown:
             raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
+
+
+def _check_commit(
+    frames: int,
+    commit_frames: int,
+    commit_first: bool,
+    after_commit: bool,
+    mask: Tensor | None,
+    positions: Tensor | None,
+) -> None:
+    if commit_first and (mask is not None or positions is not None or not commit_frames):
+        raise ValueError("commit_first goes with commit_frames, and with neither mask nor positions.")
+    if after_commit and not (commit_first or commit_frames == frames):
+        raise ValueError("after_commit goes with commit_first, or with all frames committed.")

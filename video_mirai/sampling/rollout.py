@@ -82,11 +82,8 @@ def rollout(
     state = state if state is not None else RolloutState()
     if state.cache is None:
         state.cache = _allocate(model, history, settings, len(views) * len(history))
-    elif state.cache.batch_size != len(views) * len(history):
-        raise ValueError(
-            f"the state holds a batch of {state.cache.batch_size}, but {len(history)} histories in {len(views)} views "
-            f"(guidance) are to go on; batch and guidance must be those it was filled with."
-        )
+    else:
+        _check_fits(state.cache, settings, len(history), len(views))
     stream = ChunkStream(
         model,
         state,
@@ -116,6 +113,20 @@ def _allocate(model: CausalVideoDiT, history: Tensor, settings: RolloutSettings,
         room_frames=settings.chunk_frames,
         dtype=None if dtype == torch.float32 else dtype,
     )
+
+
+def _check_fits(cache: KVCache, settings: RolloutSettings, batch_size: int, num_views: int) -> None:
+    if cache.batch_size != num_views * batch_size:
+        raise ValueError(
+            f"the state holds a batch of {cache.batch_size}, but {batch_size} histories in {num_views} views "
+            f"(guidance) are to go on; batch and guidance must be those it was filled with."
+        )
+    window = cache.capacity_frames - cache.sink_frames
+    if (cache.sink_frames, window) != (settings.sink_frames, settings.window_frames):
+        raise ValueError(
+            f"the state holds sink_frames={cache.sink_frames} and window_frames={window}, but {settings.sink_frames} "
+            f"and {settings.window_frames} are asked for; they must be those it was filled with."
+        )
 
 
 def _history_chunks(history: Tensor, chunk_frames: int) -> list[Tensor]:

@@ -130,7 +130,7 @@ class ChunkStream:
             assert context is not None and clean_context is not None
             context = join_contexts(clean_context, count, context, x.shape[1])
         velocity = self._forward(frames, levels, context, commit_frames=count, commit_first=True)
-        return combine_views(velocity[:, count:], self._views)
+        return combine_views(velocity, self._views)
 
     def _forward(
         self, frames: Tensor, sigmas: Tensor, context: Tensor | None, *, commit_frames: int, commit_first: bool
@@ -144,6 +144,7 @@ class ChunkStream:
                 cache=self._cache,
                 commit_frames=commit_frames,
                 commit_first=commit_first,
+                after_commit=commit_frames > 0,
             )
         return output.velocity.to(frames.dtype)
 

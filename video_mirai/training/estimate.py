@@ -11,7 +11,8 @@ width D, feed-forward width M, and per clip S tokens in F frames and L context t
 
 Teacher forcing puts the history beside the targets, so S and F nearly double. The codec is not counted. In a rollout
 the S tokens of a chunk attend to the cached ones too: scores and mix are then 4 D (S + cached). What a pass makes of
-the context alone, 4 D^2 L a layer and its embedding, is kept for as long as the context stays.
+the context alone, 4 D^2 L a layer and its embedding, is kept for as long as the context stays, and so is what it makes
+of noise levels. A pass that only commits ends in the last layer with queries, keys and values.
 """
 
 import math
@@ -87,19 +88,32 @@ def forward_flops(
     context_tokens: int = 0,
     *,
     cached_tokens: int = 0,
-    context_is_kept: bool = False,
+    conditioning_is_kept: bool = False,
 ) -> float:
-    """Of one clip through one forward pass; the formula at the top of this file."""
+    """Of one clip through one forward pass; the formula at the top of this file.
+
+    Args:
+        conditioning_is_kept: what earlier passes made of the same context and noise levels.
+    """
     width = size.width
     per_token = 8 * width**2 + 4 * width * (tokens + cached_tokens) + 4 * width * size.ffn_width
     flops = float(size.num_layers * tokens * per_token)
     if size.text_dim:
         flops += size.num_layers * tokens * (4 * width**2 + 4 * width * context_tokens)
-    if size.text_dim and not context_is_kept:
+    if size.text_dim and not conditioning_is_kept:
         text_embedder = context_tokens * 2 * (size.text_dim * width + width**2)
         flops += size.num_layers * 4 * width**2 * context_tokens + text_embedder
     flops += tokens * 2 * width * (size.patch_inputs + size.patch_outputs)
-    return flops + frames * (2 * width * size.frequencies + 14 * width**2)
+    return flops if conditioning_is_kept else flops + frames * (2 * width * size.frequencies + 14 * width**2)
+
+
+def commit_saves(size: TransformerSize, tokens: int, context_tokens: int, cached_tokens: int) -> float:
+    """Of a forward pass, what one that only commits leaves out in the last layer and behind it."""
+    width = size.width
+    per_token = 2 * width**2 + 4 * width * (tokens + cached_tokens) + 4 * width * size.ffn_width
+    if size.text_dim:
+        per_token += 4 * width**2 + 4 * width * context_tokens
+    return float(tokens * (per_token + 2 * width * size.patch_outputs))
 
 
 def predictor_flops(predictors: nn.Module, tokens: int, chunk_tokens: int) -> float:
@@ -134,7 +148,7 @@ def teacher_parameters(teacher: TeacherEncoder | None) -> int:
 def rollout_cost(
     model: CausalVideoDiT, settings: RolloutSettings, tokens_per_frame: int, context_tokens: int
 ) -> RolloutCost:
-    """Of a model, which may be on the meta device; its context stays the same."""
+    """Of a model, which may be on the meta device; its context and the noise levels are known to the cache."""
     chunk, views = settings.chunk_frames, len(guidance_views(settings.guidance, settings.history_sigma))
     cache = KVCache.allocate(
         model,
@@ -145,16 +159,11 @@ def rollout_cost(
         room_frames=chunk,
         dtype=PRECISIONS[settings.precision],
     )
-    one_pass = forward_flops(
-        size_of(model),
-        chunk * tokens_per_frame,
-        chunk,
-        context_tokens,
-        cached_tokens=cache.capacity_frames * tokens_per_frame,
-        context_is_kept=True,
-    )
-    passes = denoising_passes(settings) + 1  # and one that commits, fused with another or not
-    return RolloutCost(views * passes * one_pass / chunk, cache.num_bytes)
+    size, tokens, cached = size_of(model), chunk * tokens_per_frame, cache.capacity_frames * tokens_per_frame
+    one_pass = forward_flops(size, tokens, chunk, context_tokens, cached_tokens=cached, conditioning_is_kept=True)
+    commit = one_pass - commit_saves(size, tokens, context_tokens, cached)  # fused with another pass or not
+    flops = denoising_passes(settings) * one_pass + commit
+    return RolloutCost(views * flops / chunk, cache.num_bytes)
 
 
 def denoising_passes(settings: RolloutSettings) -> int:

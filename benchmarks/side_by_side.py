@@ -181,11 +181,22 @@ def _first_frame(frames: OurFrames, state: RolloutState | None) -> Tensor:
 
 
 def _time_frames(streams: dict[str, Iterator[Tensor]], sizes: Sizes, repetitions: int, label: str) -> Turns:
-    """Of the next frame of every stream, and of the square product that is the matmul rate."""
-    variants = {name: timed(partial(next, stream), CPU) for name, stream in streams.items()}
+    """A frame of every stream, and the square product that is the matmul rate."""
+    variants = {name: _mean_frame(stream, sizes.peers.frames_per_turn) for name, stream in streams.items()}
     variants[MATMUL] = matrix_products([(sizes.matmul,) * 3], torch.float32, CPU)
     warmup = sizes.warmup if repetitions == sizes.repetitions else min(sizes.warmup, 1)
     return take_turns(variants, repetitions, warmup, label)
+
+
+def _mean_frame(stream: Iterator[Tensor], frames: int) -> Timed:
+    """Seconds a frame of the next ones."""
+
+    def draw() -> None:
+        for _ in range(frames):
+            next(stream)
+
+    whole = timed(draw, CPU)
+    return lambda: whole() / frames
 
 
 def _matmul_rate(turns: Turns, sizes: Sizes) -> list[float]:

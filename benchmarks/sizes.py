@@ -80,6 +80,7 @@ class PeerSize:
         long_history_frames: where ours is held against itself without a cache.
         large_width, large_layers: of the size whose share of the matmul rate is measured.
         slow_repetitions: turns that long history and large size get.
+        frames_per_turn: one after the other, as in a rollout; a turn's time is their mean.
         profiled_frames: under the profiler.
     """
 
@@ -97,6 +98,7 @@ class PeerSize:
     large_width: int = 768
     large_layers: int = 12
     slow_repetitions: int = 3
+    frames_per_turn: int = 3
     profiled_frames: int = 10
 
 
@@ -189,6 +191,7 @@ QUICK = Sizes(
         large_width=48,
         large_layers=3,
         slow_repetitions=1,
+        frames_per_turn=2,
         profiled_frames=2,
     ),
     frechet=FrechetSize(samples=32, widths=(8,), exact_samples=8, exact_width=4, exact_cases=2),

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,26 @@ class ForkedScript:
         """As the kernel does; safe for a process that has ended."""
         self._process.kill()
         self._process.join()
+
+
+def fork_script(main: Callable[[], None], words: list[str], log: Path) -> int:
+    """Pid of a script that is the caller's alone to wait for: multiprocessing, whenever it starts a process, also waits
+    for those of its own that have ended.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _run(main, words, log, {}, None, ())
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked_script import ForkedScript
+from forked_script import fork_script
 from study_results import write_study
 from tiny_training import REPOSITORY, forget_accelerator
 
@@ -57,7 +57,7 @@ class ForkedPopen:
         name = Path(script).name
         log = Path(f"{stdout.name}.last")
         self.returncode: int | None = None
-        self.pid = ForkedScript(SCRIPTS[name].main, [script, *arguments], log).pid
+        self.pid = fork_script(SCRIPTS[name].main, [script, *arguments], log)
 
     def terminate(self) -> None:
         os.kill(self.pid, 15)

@@ -147,6 +147,7 @@ def test_more_arms_seeds_and_clips_leave_finished_trainings_alone(tmp_path: Path
     finish(plan, *(job.name for job in plan.jobs if job.kind in ("teacher", "train")))
     more = tiny_study(tmp_path, "seeds=[1,2,3]", "milestones=[0.5]", "evaluate.overrides=[num_clips=8]")
     more.arms["weight0"] = ArmSpec("configs/train/controls/scenes_tiny_weight0.yaml", "noncausal")
+    assert stale_jobs(make_plan(more)) == []
     require_fresh(make_plan(more))
 
 

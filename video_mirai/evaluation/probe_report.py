@@ -34,8 +34,10 @@ from video_mirai.evaluation.probe_result import (
     interval_text,
 )
 from video_mirai.evaluation.report import Plot
-from video_mirai.evaluation.report_style import STYLE
+from video_mirai.evaluation.report_style import page_head
 from video_mirai.evaluation.results import Estimate, finite_only
+
+PROBE_STYLE = "\n.probe img { max-width: 100%; image-rendering: pixelated; border-radius: 6px; }"
 
 # Okabe and Ito's palette; what is learnt is drawn solid, what needs no model dashed.
 _COLOURS = {
@@ -84,16 +86,7 @@ def build_page(result: ProbeResult, plots: list[Plot], pictures: list[Picture]) 
         _method(result),
     ]
     title = f"Probe: is the future in the state? {result.checkpoint.path}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}
-.probe img {{ max-width: 100%; image-rendering: pixelated; border-radius: 6px; }}</style>
-</head>
+    return f"""{page_head(escape(title), PROBE_STYLE)}\
 <body>
 <main>
 <h1>Probe: is the future in the state?</h1>

@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from video_mirai.evaluation.report_method import method_section, vbench_section
-from video_mirai.evaluation.report_style import SCRIPT, STYLE
+from video_mirai.evaluation.report_style import SCRIPT, page_head
 from video_mirai.evaluation.results import (
     Difference,
     EvaluationResult,
@@ -62,15 +62,7 @@ def build_report(result: EvaluationResult, plots: list[Plot], galleries: list[Ga
         vbench_section(result),
         method_section(result),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(_title(result))}</title>
-<style>{STYLE}</style>
-</head>
+    return f"""{page_head(escape(_title(result)))}\
 <body data-fps="{clips.fps}" data-history="{clips.history_frames}" data-training="{clips.training_frames or 0}"
  data-frames="{clips.history_frames + clips.horizon_frames}">
 <main>

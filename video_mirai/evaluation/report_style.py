@@ -88,3 +88,17 @@ const button = document.querySelector("#pause");
 function label() { button.textContent = paused ? "Play videos" : "Pause videos"; }
 if (button) { label(); button.addEventListener("click", () => { paused = !paused; label(); strips.forEach(update); }); }
 """
+
+
+def page_head(title: str, more_style: str = "") -> str:
+    """A page up to its body. title: escaped HTML; more_style: after what all pages have."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{STYLE}{more_style}</style>
+</head>
+"""

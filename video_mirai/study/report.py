@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from video_mirai.evaluation.report import Plot
-from video_mirai.evaluation.report_style import STYLE
+from video_mirai.evaluation.report_style import page_head
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.plots import study_plots
 from video_mirai.study.tables import Table, study_tables
@@ -87,15 +87,7 @@ def as_html(numbers: StudyNumbers, sections: list[Section]) -> str:
     shown = "".join(f"<span>{escape(chip)}</span>" for chip in chips(numbers))
     body = "".join(f"<p class=warning>{escape(warning)}</p>" for warning in warnings(numbers))
     body += "".join(map(_section, sections))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{STYLE} .plots.wide {{ grid-template-columns: 1fr; }}</style>
-</head>
+    return f"""{page_head(title, " .plots.wide { grid-template-columns: 1fr; }")}\
 <body>
 <main>
 <h1>{title}</h1>

@@ -53,6 +53,21 @@ def test_band_of_one_frame_is_the_bootstrap_of_that_frame():
     np.testing.assert_allclose([band.mean[2], band.low[2], band.high[2]], expected)
 
 
+def test_a_video_without_a_number_in_a_frame_is_left_out_there_and_nowhere_else():
+    curves = np.random.default_rng(0).standard_normal((12, 3))
+    with_gaps = curves.copy()
+    with_gaps[4:, 1] = np.nan
+    band, whole = bootstrap_band(with_gaps, num_resamples=300), bootstrap_band(curves, num_resamples=300)
+    np.testing.assert_array_equal(np.array(band)[:, [0, 2]], np.array(whole)[:, [0, 2]])
+    assert band.mean[1] == pytest.approx(curves[:4, 1].mean())
+    assert curves[:4, 1].min() <= band.low[1] < band.mean[1] < band.high[1] <= curves[:4, 1].max()
+
+
+def test_a_frame_in_which_no_video_has_a_number_has_no_band():
+    with pytest.raises(ValueError, match="every video is NaN"):
+        bootstrap_band(np.array([[1.0, np.nan], [2.0, np.nan]]))
+
+
 def test_band_of_one_video_has_no_width():
     band = bootstrap_band(np.arange(4.0)[None])
     np.testing.assert_allclose(band.low, band.high)

@@ -30,7 +30,7 @@ def test_constant_velocity_keeps_up_with_a_sprite_that_does_so_and_loses_to_nobo
     carried = rows.constant_velocity(0, truth, HISTORY).numbers
     frozen = truth.frames.copy()
     frozen[HISTORY:] = frozen[HISTORY - 1]
-    copied = rows.score(frozen[HISTORY:], truth.state)
+    copied = rows.score(frozen[HISTORY:], truth.state).numbers
     assert carried["position_error"] < 0.5 * copied["position_error"]
     assert carried["identity_persistence"] == 1
 
@@ -46,3 +46,14 @@ def test_a_sprite_that_was_never_seen_is_missing(scene: tuple[SceneRows, StoredC
     rows, truth = scene
     numbers = rows.constant_velocity(0, truth._replace(frames=np.zeros_like(truth.frames)), HISTORY).numbers
     assert numbers["missing_share"] == 1
+
+
+def test_curves_say_when_a_copied_frame_loses_its_sprite(scene: tuple[SceneRows, StoredClip]) -> None:
+    rows, truth = scene
+    frozen = truth.frames.copy()
+    frozen[HISTORY:] = frozen[HISTORY - 1]
+    numbers, curves = rows.score(frozen[HISTORY:], truth.state)
+    assert all(len(curve) == 20 - HISTORY for curve in curves.values())
+    assert curves["position_error"].mean() == pytest.approx(numbers["position_error"])
+    assert 0 < curves["on_track"].sum() == numbers["first_step_beyond"] < 20 - HISTORY
+    assert (np.diff(curves["on_track"]) <= 0).all()

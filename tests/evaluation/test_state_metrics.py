@@ -20,6 +20,7 @@ from video_mirai.evaluation.state_metrics import (
     match_sprites,
     position_errors,
     scene_metrics,
+    state_curves,
     velocity_errors,
     wall_penetration,
 )
@@ -73,6 +74,21 @@ def test_position_error_and_its_first_step_beyond_the_radius_are_the_hand_comput
     velocity = velocity_errors(truth, match_sprites(truth, read))
     np.testing.assert_allclose(velocity[[3, 4], 0], 5)
     assert velocity.sum() == pytest.approx(10)
+
+
+def test_curves_leave_hidden_sprites_out_and_are_lost_for_good() -> None:
+    truth = hidden_from_3_to_6(two_sprites())
+    truth = TrueState(truth.position[:, :1], truth.identity[:1], truth.visible_fraction[:, :1])
+    read = perfect_reading(truth)
+    position, identity = read.position.copy(), read.identity.copy()
+    position[8] += [3, 4]
+    identity[8] = 5
+    position[9], identity[9] = np.nan, -1
+    curves = state_curves(truth, match_sprites(truth, ReadState(position, identity)), radius=4)
+    nothing = [np.nan] * 6
+    np.testing.assert_array_equal(curves.position_error, [0, 0, *nothing, 5, np.nan])
+    np.testing.assert_array_equal(curves.identity_persistence, [1, 1, *nothing, 0, 0])
+    np.testing.assert_array_equal(curves.on_track, [1] * 8 + [0, 0])
 
 
 def test_a_missing_sprite_is_counted_and_beyond_every_radius() -> None:

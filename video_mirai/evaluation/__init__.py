@@ -53,12 +53,14 @@ from video_mirai.evaluation.samples import OfSamples, of_samples
 from video_mirai.evaluation.state_metrics import (
     ReadState,
     SceneMetrics,
+    StateCurves,
     TrueState,
     Walls,
     constant_velocity_state,
     copy_last_state,
     match_sprites,
     scene_metrics,
+    state_curves,
 )
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "ReadState",
     "SceneMetrics",
     "Slope",
+    "StateCurves",
     "SubsetMmd",
     "TrueState",
     "Walls",
@@ -110,6 +113,7 @@ __all__ = [
     "sharpness",
     "slope_per_100_frames",
     "ssim",
+    "state_curves",
     "subject_consistency",
     "subsample_interval",
     "take_clips",

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band
+from video_mirai.evaluation.bootstrap import bootstrap, bootstrap_band, mean_over_rows
 from video_mirai.evaluation.results import Curve, Difference, Estimate, Row, Window
 from video_mirai.evaluation.row_scores import (
+    SPARSE_CURVES,
     RowScores,
     SetStatistic,
     VideoScores,
@@ -50,7 +51,10 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
     windows = [_window(row, i, resampling) for i in range(len(timeline.windows))] if _is_seen(row) else []
-    curves = {key: _curve(np.stack([s.curves[key] for s in scores]), videos, resampling) for key in scores[0].curves}
+    curves = {
+        key: _curve(np.stack([s.curves[key] for s in scores]), videos, resampling, sparse=key in SPARSE_CURVES)
+        for key in scores[0].curves
+    }
     curves = {key: curve for key, curve in curves.items() if curve.frames}
     middles = [(start + end) // 2 for start, end in timeline.windows]
     for key in [*row.labels(), *map(pooled_key, row.labels())]:
@@ -202,19 +206,20 @@ def _lag_curve(scores: list[VideoScores], videos: Sequence[str], resampling: Res
     return Curve(lags, curve.mean, curve.low, curve.high)
 
 
-def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling) -> Curve:
+def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling, *, sparse: bool = False) -> Curve:
     """Mean over videos of (clips, T), frame by frame, with its band.
 
-    Clips without any value, and frames for which some clip has none, are left out.
+    Clips without any value are left out, and frames for which some clip, or, if sparse, every clip, has none.
     """
-    clips = np.isfinite(values).any(axis=1)
-    frames = np.isfinite(values[clips]).all(axis=0)
+    known = np.isfinite(values)
+    clips = known.any(axis=1)
+    frames = known[clips].any(axis=0) if sparse else known[clips].all(axis=0)
     rows: dict[str, list[np.ndarray]] = {}
     for clip in np.flatnonzero(clips).tolist():
         rows.setdefault(videos[clip], []).append(values[clip, frames])
     if not rows or not frames.any():
         return Curve([], [], [], [])
-    means = np.stack([np.mean(curves, axis=0) for curves in rows.values()])  # (V, T)
+    means = np.stack([mean_over_rows(np.stack(curves)) for curves in rows.values()])  # (V, T)
     band = bootstrap_band(means, num_resamples=resampling.num_resamples, seed=resampling.seed)
     numbers = (np.flatnonzero(frames) + 1).tolist()
     return Curve(numbers, band.mean.tolist(), band.low.tolist(), band.high.tolist())

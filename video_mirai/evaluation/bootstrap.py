@@ -116,15 +116,32 @@ def paired_seed_bootstrap(
 def bootstrap_band(
     curves: NDArray[np.floating], *, num_resamples: int = 1000, level: float = LEVEL, seed: int = 0
 ) -> Band:
-    """Mean curve over videos with its pointwise band; curves (V, T), one row a video. One video: a band of no width."""
+    """Mean curve over videos with its pointwise band. One video: a band of no width.
+
+    Args:
+        curves: (V, T), one row a video; NaN where a video has no number in a frame, which is averaged over the others.
+    Raises:
+        ValueError: another shape, an infinite value, or a frame in which no video has a number.
+    """
     curves = np.asarray(curves, dtype=np.float64)
     if curves.ndim != 2 or curves.size == 0:
         raise ValueError(f"curves has shape {curves.shape}; expected (videos, frames).")
-    if not np.isfinite(curves).all():
-        raise ValueError("curves hold NaN or infinite values.")
-    resampled = _resampled_rows(len(curves), num_resamples, seed)
-    low, high = _percentiles(_counts(resampled, len(curves)) @ curves / len(curves), level)
-    return Band(curves.mean(axis=0), low, high)
+    known = ~np.isnan(curves)
+    if np.isinf(curves).any() or not known.any(axis=0).all():
+        raise ValueError("curves hold infinite values, or a frame in which every video is NaN.")
+    counts = _counts(_resampled_rows(len(curves), num_resamples, seed), len(curves))
+    sums, drawn = counts @ np.where(known, curves, 0), counts @ known
+    mean = mean_over_rows(curves)
+    # A draw of nothing but videos without a number says nothing about a frame: it stands at the mean.
+    low, high = _percentiles(np.where(drawn > 0, sums / np.maximum(drawn, 1), mean), level)
+    return Band(mean, low, high)
+
+
+def mean_over_rows(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows, T) -> (T,) without NaN; NaN in a frame where every row has none."""
+    known = ~np.isnan(curves)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, curves, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def subsample_interval(

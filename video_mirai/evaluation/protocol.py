@@ -197,7 +197,8 @@ class Protocol:
                 numbers[key] = float(curve.mean())
             numbers["psnr_failure"] = self._failure(curves["psnr"], config.failure_psnr)
         if self._scenes is not None:
-            numbers |= self._scenes.score(frames, video.state)
+            state = self._scenes.score(frames, video.state)
+            numbers, curves = numbers | state.numbers, curves | state.curves
         clips = self._features(frames, starts or self._timeline.starts, detectors or self._detectors)
         return VideoScores(clip, video.name, curves, numbers, clips, cosine_by_lag=lags)
 

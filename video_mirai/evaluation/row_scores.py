@@ -13,6 +13,8 @@ from video_mirai.evaluation.mmd import SubsetMmd, polynomial_mmd, polynomial_mmd
 
 # As kernel inception distances are published (Binkowski et al. 2018); of fewer clips, subsets are half of them.
 MMD_SUBSETS, MMD_SUBSET_CLIPS = 100, 1000
+# Curves of what is hidden at times: a frame is averaged over the videos that show it there.
+SPARSE_CURVES = ("position_error", "identity_persistence")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mirai.evaluation.bootstrap import mean_over_rows
 from video_mirai.evaluation.row_scores import VideoScores
 
 # What compares a frame with the true one of its time, and whether higher is better.
@@ -62,7 +63,7 @@ def merge_samples(samples: Sequence[VideoScores]) -> VideoScores:
         if key in first.curves:
             found = of_samples(np.stack([s.curves[key] for s in samples]), higher_is_better=higher_is_better)
             numbers |= dict(zip(sample_keys(key), (found.best, found.worst), strict=True))
-    curves = {key: np.mean([sample.curves[key] for sample in samples], axis=0) for key in first.curves}
+    curves = {key: mean_over_rows(np.stack([sample.curves[key] for sample in samples])) for key in first.curves}
     lags = {lag: _mean([sample.cosine_by_lag[lag] for sample in samples]) for lag in first.cosine_by_lag}
     return replace(first, numbers=numbers, curves=curves, cosine_by_lag=lags)
 

@@ -1,6 +1,7 @@
 """What is known about scenes: scores of the state that frames show, and the rows that have a state but no model."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,16 @@ from video_mirai.evaluation.state_metrics import (
     last_motion,
     match_sprites,
     scene_metrics,
+    state_curves,
 )
 from video_mirai.evaluation.state_reader import StateReader
+
+
+class StateScores(NamedTuple):
+    """numbers: of `state_metrics`. curves: of `state_curves`, (T,)."""
+
+    numbers: dict[str, float]
+    curves: dict[str, np.ndarray]
 
 
 class SceneRows:
@@ -34,14 +43,14 @@ class SceneRows:
         self._reader = StateReader(scenes, max_sprites=scenes.num_sprites + 2)
         self._keys = [metric.key for metric in state_metrics(radius)]
 
-    def score(self, frames: np.ndarray, state: dict[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of (T, H, W, 3) uint8 frames that ought to show the last T states of `state`."""
+    def score(self, frames: np.ndarray, state: dict[str, np.ndarray]) -> StateScores:
+        """Scores of (T, H, W, 3) uint8 frames that ought to show the last T states of `state`."""
         return self._compare(self._reader.read(frames.astype(np.float64) / 255), _true_state(state, len(frames)))
 
     def reader_floor(self, clip: int, truth: StoredClip, history_frames: int) -> VideoScores:
         """What the reader makes of the true frames: no model can be seen to do better."""
-        numbers = self.score(truth.frames[history_frames:], truth.state)
-        return VideoScores(clip, truth.name, {}, numbers, {})
+        found = self.score(truth.frames[history_frames:], truth.state)
+        return VideoScores(clip, truth.name, found.curves, found.numbers, {})
 
     def constant_velocity(self, clip: int, truth: StoredClip, history_frames: int) -> VideoScores:
         """Every sprite carried straight on, with bounces, from what the reader sees in the given frames."""
@@ -58,11 +67,13 @@ class SceneRows:
             position[found], velocity[found], identity[found], horizon, self._reader.walls
         )
         shown = hide_occluded(carried, occluder_span(self._scenes), self._scenes.sprite_size)
-        return VideoScores(clip, truth.name, {}, self._compare(shown, _true_state(truth.state, horizon)), {})
+        found = self._compare(shown, _true_state(truth.state, horizon))
+        return VideoScores(clip, truth.name, found.curves, found.numbers, {})
 
-    def _compare(self, read: ReadState, truth: TrueState) -> dict[str, float]:
+    def _compare(self, read: ReadState, truth: TrueState) -> StateScores:
         found = scene_metrics(truth, read, self._reader.walls, radius=self.radius, patience=self._patience)
-        return {key: float(found._asdict()[key]) for key in self._keys}
+        curves = state_curves(truth, match_sprites(truth, read), radius=self.radius)
+        return StateScores({key: float(found._asdict()[key]) for key in self._keys}, curves._asdict())
 
 
 def _true_state(state: dict[str, np.ndarray], num_frames: int) -> TrueState:

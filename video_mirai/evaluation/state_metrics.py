@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from video_mirai.data.scenes import HIDDEN_BELOW, bounce
+from video_mirai.evaluation.bootstrap import mean_over_rows
 
 CLEARLY_VISIBLE = 0.5
 FREEZE_MIN_STEP = 0.25  # px; a true sprite slower than this says nothing about freezing
@@ -96,6 +97,18 @@ class SceneMetrics(NamedTuple):
     wall_penetration: float
 
 
+class StateCurves(NamedTuple):
+    """One clip frame by frame, (T,) each; NaN in a frame that has no case to judge.
+
+    position_error: mean distance of matched, clearly visible sprites. identity_persistence: share of the clearly
+    visible sprites whose match has the right identity. on_track: 1 before `first_step_beyond`, 0 from it on.
+    """
+
+    position_error: np.ndarray
+    identity_persistence: np.ndarray
+    on_track: np.ndarray
+
+
 def scene_metrics(truth: TrueState, read: ReadState, walls: Walls, *, radius: float, patience: int) -> SceneMetrics:
     """All metrics of one clip.
 
@@ -122,6 +135,21 @@ def scene_metrics(truth: TrueState, read: ReadState, walls: Walls, *, radius: fl
         reemergence_delay=_mean(np.array([abs(occlusion.delay) for occlusion in occlusions])),
         reemergence_distance=_mean(np.array([occlusion.distance for occlusion in occlusions])),
         wall_penetration=_mean(wall_penetration(read, walls)),
+    )
+
+
+def state_curves(truth: TrueState, matched: ReadState, *, radius: float) -> StateCurves:
+    """The state of one clip over time.
+
+    Args:
+        matched: by `match_sprites`. radius: as in `scene_metrics`.
+    """
+    errors = position_errors(truth, matched)
+    right = np.where(np.isnan(errors), np.nan, matched.identity == truth.identity)
+    return StateCurves(
+        position_error=mean_over_rows(np.where(np.isfinite(errors), errors, np.nan).T),
+        identity_persistence=mean_over_rows(right.T),
+        on_track=(np.arange(len(errors)) < first_step_beyond(errors, radius)).astype(np.float64),
     )
 
 

@@ -137,7 +137,7 @@ def bootstrap_band(
     return Band(mean, low, high)
 
 
-def mean_over_rows(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_over_rows(curves: NDArray[np.floating]) -> NDArray[np.float64]:
     """(rows, T) -> (T,) without NaN; NaN in a frame where every row has none."""
     known = ~np.isnan(curves)
     count = known.sum(axis=0)

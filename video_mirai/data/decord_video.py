@@ -57,10 +57,9 @@ class _DecordVideo:
         height, width = self._decode([0]).shape[1:3]
         return VideoInfo(len(self.timestamps), float(self._reader.get_avg_fps()), height, width)
 
-    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, change: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
-        frames = self._decode(frame_indices)
-        return frames if each is unchanged else np.stack([each(frame) for frame in frames])
+        return change(self._decode(frame_indices))
 
     def _decode(self, frame_indices: Sequence[int]) -> np.ndarray:
         import decord

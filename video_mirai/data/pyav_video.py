@@ -28,14 +28,16 @@ from video_mirai.data.video_protocol import (
 SKIPPABLE_CODECS = ("h264",)  # here a picture itself says, and truly, that no other one refers to it
 RESTART_FRAMES = 300  # frames up to here are read from the start of the file when their key frame is of no use
 WORTH_A_SEEK = 8  # frames; a shorter gap between wanted frames is decoded through
+CHANGED_BYTES = 4 << 20  # of full-size frames, changed at once
 CACHED_FRAMES = 4_000_000  # index entries kept, of all files together; about 32 MB
 NO_SEEKING = ("mpeg",)  # formats whose time stamps are not the same after seeking
 CHECKED_FRAMES = 64  # of an AVI file
-# libav decodes the start of every H.264 file that it opens, to learn its frame rate and how far its frames are out of
-# order. These files say the first themselves and, nearly always, the second.
+# libav decodes the start of every H.264 file that it opens, to learn its frame rate, its pixel format and how far its
+# frames are out of order. These files say the first themselves and, nearly always, the last; frames say the other.
 QUICK_SUFFIXES = (".m4v", ".mov", ".mp4")
 QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
-QUICK_OPTIONS = {"fpsprobesize": "0"}
+QUICK_OPTIONS = {"fpsprobesize": "0", "probesize": "32"}  # probe nothing
+QUICK_STREAM_OPTIONS = [{"skip_frame": "all"}] * 8  # nor decode the first frame; of so many streams at most
 NO_ORDER = "its time stamps do not follow the order of its frames; rewrite it, e.g. as mp4"
 
 
@@ -105,9 +107,13 @@ class _PyavVideo:
 
         path, name = self._path, str(self._path.absolute())  # an absolute path is never taken for an address
         with _named_errors(path, "not a readable video"):
-            options = QUICK_OPTIONS if quickly else {}
-            # A title in a wrong encoding is no reason to refuse a video.
-            container = self._containers.enter_context(av.open(name, metadata_errors="ignore", options=options))
+            container: Any = av.open(
+                name,
+                options=QUICK_OPTIONS if quickly else {},
+                stream_options=QUICK_STREAM_OPTIONS if quickly else [],  # type: ignore[arg-type]  # the stub is wrong
+                metadata_errors="ignore",  # a title in a wrong encoding is no reason to refuse a video
+            )
+            self._containers.enter_context(container)
         if quickly and container.format.name != QUICK_FORMAT:
             return self._open(quickly=False)
         if not container.streams.video:
@@ -125,8 +131,8 @@ class _PyavVideo:
             self._index = _cached_index(path, container)
         self._wanted: frozenset[int] = frozenset()  # presentation times of the frames that are being read
         self._last = 0  # of these
-        self._each: Change = unchanged
-        self._sizes: set[tuple[int, int]] = set()  # (height, width) of the frames that have been read
+        self._change: Change = unchanged
+        self._size: tuple[int, int] | None = None  # (height, width) of the frames that have been read
         self._frames: Iterator[Any] | None = None  # from a decoder that can go on after the frames read last
         self._next_frame = 0  # the one after the last that was read
 
@@ -141,7 +147,7 @@ class _PyavVideo:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
             raise UnreadableVideo(self._path, "does not say its frame rate")
-        self._each = unchanged
+        self._change = unchanged
         with _named_errors(self._path, "decoding failed"):
             pictures = self._read_run(
                 [0], follows=False, reads_on=False
@@ -151,21 +157,21 @@ class _PyavVideo:
         height, width = next(iter(pictures.values())).shape[:2]
         return VideoInfo(len(self._index.pts), float(rate), height, width)
 
-    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, change: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self._index.pts))
         try:
-            return self._read(frame_indices, reads_on, each)
+            return self._read(frame_indices, reads_on, change)
         except UnreadableVideo:
             if not self._is_quick:
                 raise
         self._open(quickly=False)
-        frames = self._read(frame_indices, reads_on, each)
+        frames = self._read(frame_indices, reads_on, change)
         _opened_slowly.add(str(self._path))
         return frames
 
-    def _read(self, frame_indices: Sequence[int], reads_on: bool, each: Change) -> np.ndarray:
-        self._each = each
-        self._sizes.clear()
+    def _read(self, frame_indices: Sequence[int], reads_on: bool, change: Change) -> np.ndarray:
+        self._change = change
+        self._size = None
         wanted = sorted(set(frame_indices))
         # A read by itself ends with the last packet that it needs; reads that follow each other keep the decoder going.
         follows = self._next_frame > 0 and 0 <= wanted[0] - self._next_frame <= WORTH_A_SEEK
@@ -176,8 +182,6 @@ class _PyavVideo:
         missing = len(wanted) - len(found)
         if missing:
             raise UnreadableVideo(self._path, f"decoding failed ({missing} of {len(wanted)} frames are missing)")
-        if len(self._sizes) > 1:
-            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sorted(self._sizes)}")
         self._next_frame = wanted[-1] + 1
         return np.stack([found[int(self._index.pts[frame])] for frame in frame_indices])
 
@@ -192,7 +196,7 @@ class _PyavVideo:
         yield run
 
     def _read_run(self, run: list[int], follows: bool, reads_on: bool) -> dict[int, np.ndarray]:
-        """What is made of each frame, by presentation time; those that the file does not give are missing."""
+        """What becomes of each frame, by presentation time; those that the file does not give are missing."""
         import av
 
         self._wanted = frozenset(int(self._index.pts[frame]) for frame in run)
@@ -218,7 +222,8 @@ class _PyavVideo:
 
     def _take(self, frames: Iterator[Any]) -> dict[int, np.ndarray]:
         """The wanted ones among the decoder's frames, as RGB and upright; stops after the last."""
-        found = {}
+        found: dict[int, np.ndarray] = {}
+        full: dict[int, np.ndarray] = {}  # not changed yet
         shown = None
         for frame in frames:
             if frame.is_corrupt:
@@ -227,13 +232,30 @@ class _PyavVideo:
                 raise UnreadableVideo(self._path, NO_ORDER)
             shown = frame.pts
             if shown in self._wanted:
-                picture = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
-                upright = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-                self._sizes.add(upright.shape[:2])
-                found[shown] = self._each(upright)
+                full[shown] = self._upright(frame)
+                if len(full) * full[shown].nbytes >= CHANGED_BYTES:
+                    found |= self._changed(full)
+                    full = {}
             if shown >= self._last:
                 break
-        return found
+        return found | self._changed(full)
+
+    def _upright(self, frame: Any) -> np.ndarray:
+        """(H, W, 3); UnreadableVideo where frames before it had another size."""
+        picture: np.ndarray = self._converter.reformat(frame, format="rgb24", **self._one_thread).to_ndarray()
+        if frame.rotation:
+            picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+        size = picture.shape[:2]
+        if self._size not in (None, size):
+            sizes = sorted([self._size, size])
+            raise UnreadableVideo(self._path, f"its frames have several sizes (height, width): {sizes}")
+        self._size = size
+        return picture
+
+    def _changed(self, frames: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        if not frames:
+            return {}
+        return dict(zip(frames, self._change(np.stack(list(frames.values()))), strict=True))
 
     def _decode(self, start: Start, *, goes_on: bool, may_skip: bool) -> Iterator[Any]:
         """Decoded frames in the order shown, from the start; unless it `goes_on`, until those wanted were given."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from video_mirai.data.captions import CAPTIONS, with_captions
 from video_mirai.data.clip_context import CONTEXTS
 from video_mirai.data.clip_dataset import ClipDataset, ClipPlace, check_settings
 from video_mirai.data.video_list import VideoFile, list_videos, split_of
-from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frame, open_video, probe
+from video_mirai.data.video_reader import OpenVideo, UnreadableVideo, available_backend, fit_frames, open_video, probe
 
 logger = logging.getLogger(__name__)
 
@@ -188,9 +189,8 @@ class VideoFolder(ClipDataset):
         if self._context is not None:
             before = file.first_frame + frame_before(times, start, config.fps)
             sample["context"] = self._context(file, [before, *indices], len(video.timestamps))
-        frames = video.read(
-            indices, reads_on=reads_on, each=lambda frame: fit_frame(frame, config.height, config.width)
-        )
+        change = partial(fit_frames, height=config.height, width=config.width)
+        frames = video.read(indices, reads_on=reads_on, change=change)
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
         sample["video"] = pixels.float().div_(127.5).sub_(1)
         return sample

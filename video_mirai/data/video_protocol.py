@@ -25,11 +25,11 @@ class VideoInfo(NamedTuple):
     width: int
 
 
-Change = Callable[[np.ndarray], np.ndarray]
+Change = Callable[[np.ndarray], np.ndarray]  # of some frames (T, H, W, 3) to as many
 
 
-def unchanged(frame: np.ndarray) -> np.ndarray:
-    return frame
+def unchanged(frames: np.ndarray) -> np.ndarray:
+    return frames
 
 
 class OpenVideo(Protocol):
@@ -49,11 +49,11 @@ class OpenVideo(Protocol):
         """What the container says, and the size of a frame, which is decoded for it."""
         ...
 
-    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, change: Change = unchanged) -> np.ndarray:
         """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails.
 
         reads_on: the frames that follow these are read next, which then costs no more than decoding them.
-        each: made of every frame (H, W, 3) as soon as it is decoded; large frames need not all be kept then.
+        change: what becomes of the frames, some at a time; large ones need not all be kept then.
         """
         ...
 

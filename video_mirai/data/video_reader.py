@@ -9,7 +9,7 @@ import logging
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +28,6 @@ __all__ = [
     "UnreadableVideo",
     "VideoInfo",
     "available_backend",
-    "fit_frame",
     "fit_frames",
     "open_video",
     "probe",
@@ -54,12 +53,7 @@ def read_clip(
 ) -> np.ndarray:
     """Frames (T, height, width, 3) uint8 RGB, resized and cropped by `fit_frames`; UnreadableVideo on failure."""
     with open_video(path, backend) as video:
-        return video.read(frame_indices, each=lambda frame: fit_frame(frame, height, width))
-
-
-def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """One frame (H, W, 3), as `fit_frames` would."""
-    return fit_frames(frame[None], height, width)[0]
+        return video.read(frame_indices, change=partial(fit_frames, height=height, width=width))
 
 
 def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -143,9 +137,9 @@ class _DecordOrPyav:
     def info(self) -> VideoInfo:
         return self._ask(lambda video: video.info)
 
-    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, each: Change = unchanged) -> np.ndarray:
+    def read(self, frame_indices: Sequence[int], *, reads_on: bool = False, change: Change = unchanged) -> np.ndarray:
         check_indices(self._path, frame_indices, len(self.timestamps))
-        return self._ask(lambda video: video.read(frame_indices, reads_on=reads_on, each=each))
+        return self._ask(lambda video: video.read(frame_indices, reads_on=reads_on, change=change))
 
     def _ask(self, question: Callable[[OpenVideo], Result]) -> Result:
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import TINY_FORESIGHT, assert_same_tensors, make_trainer, tiny_config
+from video_folders import moving_texture, write_folder
 
 from video_mirai.training import checkpoint
 from video_mirai.training.tracking import read_metrics
@@ -51,6 +52,24 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path, teache
         for run in (whole.run_dir, second.run_dir)
     ]
     assert logged[0] == logged[1]
+
+
+def test_a_run_on_clips_that_share_a_place_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "videos", {str(seed): moving_texture(seed, frames=40) for seed in range(3)})
+    folder = {"root": root, "num_frames": 8, "height": 16, "width": 16, "split": "all", "clips_per_video": 4,
+              "clips_per_place": 2, "backend": "pyav"}  # fmt: skip
+    settings = ["data.kind=video_folder", *(f"data.video_folder.{key}={value}" for key, value in folder.items())]
+    whole = make_trainer(tiny_config(tmp_path, "name=whole", *settings))
+    whole.fit(6)
+
+    config = tiny_config(tmp_path, "name=parts", *settings)
+    first = make_trainer(config)
+    first.fit(4)  # an epoch has three steps
+    saved = first.save()
+    second = make_trainer(config)
+    second.load(saved)
+    second.fit(6)
+    assert_same_tensors(snapshot(whole), snapshot(second))
 
 
 def test_loading_restores_the_global_generators(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _over_time(numbers: StudyNumbers) -> Plot | None:
             _lines(axes, [np.array(found[key]) for found in seeds if key in found], arm, arm_colours(numbers)[arm])
         if training_end > 0:
             axes.axvline(training_end, color=theme.foreground, linewidth=1, linestyle=(0, (2, 2)))
-        title = numbers.facts.get("metrics", {}).get(key, [key, ""])[0]
+        title = numbers.facts.get("metrics", {}).get(key, [key.replace("_", " ").capitalize(), ""])[0]
         _label(axes, title, "generated frame", "", theme)
 
     caption = (

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from video_kinds import numbers, run_ffmpeg, write_kind
+from video_kinds import X264, numbers, run_ffmpeg, write_kind
 
 from video_mirai.data import pyav_video, video_reader
 from video_mirai.data.latent_reader import DamagedShard
@@ -287,7 +287,12 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("fresh_process")
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("b_frames.mp4", ["quick"]), ("no_b_frames.ts", ["slow"]), ("transport.mp4", ["quick", "slow"])],
+    [
+        ("b_frames.mp4", ["quick"]),
+        ("no_b_frames.ts", ["slow"]),
+        ("transport.mp4", ["quick", "slow"]),
+        ("flash.mp4", ["quick", "slow"]),
+    ],
 )
 def test_files_that_say_enough_themselves_are_opened_quickly(
     tmp_path: Path, openings: list[str], kind: str, expected: list[str]
@@ -317,6 +322,20 @@ def test_a_file_that_needs_more_than_a_quick_opening_is_read_and_remembered(
         with open_video(path, "pyav") as video:
             assert numbers(video.read(range(9, 17))) == list(range(9, 17))
         assert openings == expected
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_frames_of_several_sizes_are_refused_by_the_read_that_has_them(tmp_path: Path) -> None:
+    small, large, both = (tmp_path / name for name in ("no_b_frames.ts", "large.ts", "both.ts"))
+    write_kind(tmp_path, small.name)
+    run_ffmpeg("-i", small, "-vf", "scale=128:96", *X264, "-bf", "0", "-g", "10", large)
+    run_ffmpeg("-i", f"concat:{small}|{large}", "-c", "copy", both)
+    with open_video(both, "pyav") as video:
+        assert video.read([60, 61]).shape == (2, 96, 128, 3)
+        assert (video.info.height, video.info.width) == (64, 96)
+        with pytest.raises(UnreadableVideo, match=r"several sizes \(height, width\): \[\(64, 96\), \(96, 128\)\]"):
+            video.read([3, 60])
+        assert video.read([3, 4]).shape == (2, 64, 96, 3)
 
 
 @pytest.mark.usefixtures("fresh_process")

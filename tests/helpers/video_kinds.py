@@ -35,6 +35,7 @@ KINDS = {
     # With fewer threads, as on a machine with one core, the encoder gives other times.
     "mpeg2_sparse_times.mpg": (*MPEG2, "-threads", "4"),
     "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2", "-g", str(GOP)),
+    "flash.mp4": (*X264, "-g", str(GOP), "-bf", "0", "-f", "flv"),
     "no_times.mp4": (*X264, "-g", str(GOP), "-f", "h264"),  # a bare stream, whatever its name says
 }
 

@@ -33,11 +33,13 @@ CACHED_FRAMES = 4_000_000  # index entries kept, of all files together; about 32
 NO_SEEKING = ("mpeg",)  # formats whose time stamps are not the same after seeking
 CHECKED_FRAMES = 64  # of an AVI file
 # libav decodes the start of every H.264 file that it opens, to learn its frame rate, its pixel format and how far its
-# frames are out of order. These files say the first themselves and, nearly always, the last; frames say the other.
+# frames are out of order. These files themselves say the rate and, nearly always, the order; the format comes with
+# each frame.
 QUICK_SUFFIXES = (".m4v", ".mov", ".mp4")
 QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
 QUICK_OPTIONS = {"fpsprobesize": "0", "probesize": "32"}  # probe nothing
-QUICK_STREAM_OPTIONS = [{"skip_frame": "all"}] * 8  # nor decode the first frame; of so many streams at most
+MOST_STREAMS = 8  # of a file with more the first frame is decoded after all
+QUICK_STREAM_OPTIONS = [{"skip_frame": "all"}] * MOST_STREAMS  # decode nothing
 NO_ORDER = "its time stamps do not follow the order of its frames; rewrite it, e.g. as mp4"
 
 
@@ -103,17 +105,13 @@ class _PyavVideo:
         self.timestamps = (self._index.pts - self._index.pts[0]) * float(self._stream.time_base)
 
     def _open(self, *, quickly: bool) -> None:
-        import av
-
-        path, name = self._path, str(self._path.absolute())  # an absolute path is never taken for an address
-        with _named_errors(path, "not a readable video"):
-            container: Any = av.open(
-                name,
-                options=QUICK_OPTIONS if quickly else {},
-                stream_options=QUICK_STREAM_OPTIONS if quickly else [],  # type: ignore[arg-type]  # the stub is wrong
-                metadata_errors="ignore",  # a title in a wrong encoding is no reason to refuse a video
-            )
-            self._containers.enter_context(container)
+        path = self._path
+        try:
+            container = self._container_of(quickly=quickly)
+        except UnreadableVideo:
+            if not quickly:
+                raise
+            return self._open(quickly=False)  # formats that name their streams as they come take no options for them
         if quickly and container.format.name != QUICK_FORMAT:
             return self._open(quickly=False)
         if not container.streams.video:
@@ -136,6 +134,19 @@ class _PyavVideo:
         self._frames: Iterator[Any] | None = None  # from a decoder that can go on after the frames read last
         self._next_frame = 0  # the one after the last that was read
 
+    def _container_of(self, *, quickly: bool) -> Any:
+        import av
+
+        name = str(self._path.absolute())  # an absolute path is never taken for an address
+        with _named_errors(self._path, "not a readable video"):
+            container = av.open(
+                name,
+                options=QUICK_OPTIONS if quickly else {},
+                stream_options=QUICK_STREAM_OPTIONS if quickly else [],  # type: ignore[arg-type]  # the stub is wrong
+                metadata_errors="ignore",  # a title in a wrong encoding is no reason to refuse a video
+            )
+        return self._containers.enter_context(container)
+
     @property
     def key_frames(self) -> np.ndarray:
         return self._index.starts
@@ -147,7 +158,7 @@ class _PyavVideo:
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
             raise UnreadableVideo(self._path, "does not say its frame rate")
-        self._change = unchanged
+        self._change, self._size = unchanged, None
         with _named_errors(self._path, "decoding failed"):
             pictures = self._read_run(
                 [0], follows=False, reads_on=False
@@ -255,7 +266,9 @@ class _PyavVideo:
     def _changed(self, frames: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         if not frames:
             return {}
-        return dict(zip(frames, self._change(np.stack(list(frames.values()))), strict=True))
+        changed = self._change(np.stack(list(frames.values())))
+        assert len(changed) == len(frames), "a change makes as many frames as it is given"
+        return dict(zip(frames, changed, strict=True))
 
     def _decode(self, start: Start, *, goes_on: bool, may_skip: bool) -> Iterator[Any]:
         """Decoded frames in the order shown, from the start; unless it `goes_on`, until those wanted were given."""

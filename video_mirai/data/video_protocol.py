@@ -53,7 +53,7 @@ class OpenVideo(Protocol):
         """Frames (T, H, W, 3) uint8 RGB, in the order asked for; UnreadableVideo where decoding fails.
 
         reads_on: the frames that follow these are read next, which then costs no more than decoding them.
-        change: what becomes of the frames, some at a time; large ones need not all be kept then.
+        change: what becomes of the frames, some at a time, so that PyAV need not keep all large ones.
         """
         ...
 

@@ -20,6 +20,7 @@ from video_mirai.evaluation.row_scores import (
 )
 
 MIN_VIDEOS_FOR_SUBSETS = 4
+MIN_CLIPS_IN_A_FRAME = 4  # of a sparse curve; where there are fewer clips, all of them
 
 
 class Resampling(NamedTuple):
@@ -50,7 +51,7 @@ def make_row(row: RowScores, resampling: Resampling) -> Row:
             metrics[key] = Estimate(value)
     for key in scores[0].numbers:
         metrics[key] = mean_estimate(np.array([score.numbers[key] for score in scores]), videos, resampling)
-    windows = [_window(row, i, resampling) for i in range(len(timeline.windows))] if _is_seen(row) else []
+    windows = [_window(row, i, resampling) for i in range(len(timeline.windows))]
     curves = {
         key: _curve(np.stack([s.curves[key] for s in scores]), videos, resampling, sparse=key in SPARSE_CURVES)
         for key in scores[0].curves
@@ -147,11 +148,6 @@ def _window(row: RowScores, index: int, resampling: Resampling) -> Window:
     return Window(start + 1, end, metrics)
 
 
-def _is_seen(row: RowScores) -> bool:
-    """Whether the row has frames, and not only a state."""
-    return bool(row.labels() or row.scores[0].curves)
-
-
 def _mean(values: np.ndarray) -> float:
     """Mean without NaN; NaN when nothing is left."""
     kept = values[np.isfinite(values)]
@@ -209,11 +205,13 @@ def _lag_curve(scores: list[VideoScores], videos: Sequence[str], resampling: Res
 def _curve(values: np.ndarray, videos: Sequence[str], resampling: Resampling, *, sparse: bool = False) -> Curve:
     """Mean over videos of (clips, T), frame by frame, with its band.
 
-    Clips without any value are left out, and frames for which some clip, or, if sparse, every clip, has none.
+    Clips without any value are left out, and frames for which some clip has none; if sparse, those for which nearly
+    all have none.
     """
     known = np.isfinite(values)
     clips = known.any(axis=1)
-    frames = known[clips].any(axis=0) if sparse else known[clips].all(axis=0)
+    needed = min(MIN_CLIPS_IN_A_FRAME, clips.sum()) if sparse else clips.sum()
+    frames = known[clips].sum(axis=0) >= needed
     rows: dict[str, list[np.ndarray]] = {}
     for clip in np.flatnonzero(clips).tolist():
         rows.setdefault(videos[clip], []).append(values[clip, frames])

@@ -131,10 +131,9 @@ def bootstrap_band(
         raise ValueError("curves hold infinite values, or a frame in which every video is NaN.")
     counts = _counts(_resampled_rows(len(curves), num_resamples, seed), len(curves))
     sums, drawn = counts @ np.where(known, curves, 0), counts @ known
-    mean = mean_over_rows(curves)
-    # A draw of nothing but videos without a number says nothing about a frame: it stands at the mean.
-    low, high = _percentiles(np.where(drawn > 0, sums / np.maximum(drawn, 1), mean), level)
-    return Band(mean, low, high)
+    # A draw of nothing but videos without a number says nothing about a frame.
+    low, high = _percentiles(np.where(drawn > 0, sums / np.maximum(drawn, 1), np.nan), level)
+    return Band(mean_over_rows(curves), low, high)
 
 
 def mean_over_rows(curves: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -216,7 +215,7 @@ def _counts(rows: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
 
 
 def _percentiles(values: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-    """Lower and upper end, (2, ...), of the central `level` of the first axis."""
+    """Lower and upper end, (2, ...), of the central `level` of the first axis, NaN left out."""
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not between 0 and 1.")
-    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -98,7 +98,7 @@ def make_plots(result: EvaluationResult, folder: Path) -> list[Plot]:
         *distances,
         ("ssim", "SSIM against the true video", "SSIM", "Structure kept of the one true video."),
         ("on_track", "State: still on track", "share of videos", "No sprite lost so far, as “Kept track” counts it."),
-        ("position_error", "State: position error", "px", "Of the sprites that are clearly visible and found."),
+        ("position_error", "State: position error", "px", "Of visible sprites that are found; the lost have none."),
         ("identity_persistence", "State: identity", "share", "Share of visible sprites found as the one they are."),
         ("consistency", "Drift: consistency with the first frames", "cosine", "A frozen video stays at 1."),
         ("sharpness", "Drift: sharpness", "variance of the Laplacian", "Blur is below real video, noise above."),

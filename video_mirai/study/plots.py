@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TypeVar
 
 import numpy as np
@@ -76,7 +77,7 @@ def _over_time(numbers: StudyNumbers) -> Plot | None:
             _lines(axes, [np.array(found[key]) for found in seeds if key in found], arm, arm_colours(numbers)[arm])
         if training_end > 0:
             axes.axvline(training_end, color=theme.foreground, linewidth=1, linestyle=(0, (2, 2)))
-        title = numbers.facts.get("metrics", {}).get(key, [key.replace("_", " ").capitalize(), ""])[0]
+        title = numbers.facts.get("metrics", {}).get(key, [key.replace("_", " "), ""])[0]
         _label(axes, title, "generated frame", "", theme)
 
     caption = (
@@ -184,18 +185,15 @@ def _seed_means(values: Values) -> np.ndarray:
 
 
 def _lines(axes: Axes, lines: Sequence[np.ndarray], label: str, colour: str, marker: str | None = None) -> None:
-    """Every line (2, n) thin, their mean thick, the range between them shaded; they share their x."""
+    """Every line (2, n) thin, their mean thick, the range between them shaded, where all have a value."""
     if not lines:
         return
     for line in lines:
         axes.plot(*line, color=colour, linewidth=0.7, alpha=0.5)
-    shared_x = [line[0] for line in lines]
-    if any(len(x) != len(shared_x[0]) or (x != shared_x[0]).any() for x in shared_x):
-        axes.plot([], [], color=colour, linewidth=2, label=label)
-        return
-    values = np.stack([line[1] for line in lines])
-    axes.plot(shared_x[0], values.mean(axis=0), color=colour, linewidth=2, label=label, marker=marker, markersize=4)
-    axes.fill_between(shared_x[0], values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    shared_x = reduce(np.intersect1d, [line[0] for line in lines])
+    values = np.stack([line[1, np.isin(line[0], shared_x)] for line in lines])
+    axes.plot(shared_x, values.mean(axis=0), color=colour, linewidth=2, label=label, marker=marker, markersize=4)
+    axes.fill_between(shared_x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
 
 
 def _bar(axes: Axes, place: int, estimate: Estimate, colour: str) -> None:

@@ -1,6 +1,8 @@
+import gc
 import logging
 import os
 import pickle
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -8,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import decord
 import numpy as np
 import pytest
-from video_kinds import X264, numbers, run_ffmpeg, write_kind
+from video_kinds import X264, damage, numbers, run_ffmpeg, write_kind
 
 from video_mirai.data import pyav_video, video_reader
 from video_mirai.data.latent_reader import DamagedShard
@@ -322,6 +325,28 @@ def test_a_file_that_needs_more_than_a_quick_opening_is_read_and_remembered(
         with open_video(path, "pyav") as video:
             assert numbers(video.read(range(9, 17))) == list(range(9, 17))
         assert openings == expected
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_decord_reader_is_gone_when_its_video_is_closed_even_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = []
+    make_reader = decord.VideoReader
+
+    def note(*arguments: Any, **settings: Any) -> Any:
+        readers.append(weakref.ref(reader := make_reader(*arguments, **settings)))
+        return reader
+
+    monkeypatch.setattr(decord, "VideoReader", note)
+    path = damage(write_kind(tmp_path, "plain.mp4"))
+    gc.disable()
+    try:
+        with pytest.raises(UnreadableVideo) as kept, open_video(path, "decord") as video:
+            video.read(range(40))
+        assert kept.value and readers and all(reader() is None for reader in readers)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("fresh_process")

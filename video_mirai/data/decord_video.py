@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,18 +25,32 @@ NO_REPEATS = 1e-9
 
 @contextmanager
 def open_decord(path: Path) -> Iterator[OpenVideo]:
-    """The video, open until the context ends; UnreadableVideo where it cannot be opened."""
+    """The video, open until the context ends; UnreadableVideo where it cannot be opened.
+
+    Its reader is freed there and then. One that stays in a reference cycle, as errors with their tracebacks make them,
+    may be collected in a forked process, which crashes it.
+    """
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)  # what it would print is raised as well
-    yield _DecordVideo(path)
+    video = _DecordVideo(path)
+    try:
+        video.open()
+        yield video
+    finally:
+        video.close()
 
 
 class _DecordVideo:
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: Any = None
+        self.timestamps = np.zeros(0)
+
+    def open(self) -> None:
         import decord
 
-        self._path = path
+        path = self._path
         try:
             self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=NO_REPEATS)
             num_frames = len(self._reader)
@@ -44,9 +59,13 @@ class _DecordVideo:
             starts = self._reader.get_frame_timestamp(range(num_frames))[:, 0].astype(np.float64)  # (num_frames,)
         except (RuntimeError, decord.DECORDError) as error:
             if "cannot find video stream" in str(error):
-                raise UnreadableVideo(path, "has no video stream") from error
-            raise UnreadableVideo(path, f"not a readable video ({first_line(error)})") from error
+                raise UnreadableVideo(path, "has no video stream") from error.with_traceback(None)
+            reason = f"not a readable video ({first_line(error)})"
+            raise UnreadableVideo(path, reason) from error.with_traceback(None)
         self.timestamps = starts - starts[0]
+
+    def close(self) -> None:
+        self._reader = None
 
     @property
     def key_frames(self) -> np.ndarray:
@@ -68,4 +87,5 @@ class _DecordVideo:
         try:
             return self._reader.get_batch(list(frame_indices)).asnumpy()
         except (RuntimeError, decord.DECORDError, DECORDLimitReachedError) as error:
-            raise UnreadableVideo(self._path, f"decoding failed ({first_line(error)})") from error
+            reason = f"decoding failed ({first_line(error)})"
+            raise UnreadableVideo(self._path, reason) from error.with_traceback(None)  # whose frames hold the reader

@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write DIR/CHECKPOINT/export for each instead, and leave RUN as it is"
     )
+    parser.add_argument("--name", help="what the model card and run.yaml call it; default: as the run")
+    parser.add_argument("--license", help="of the weights, such as apache-2.0, for the card; default: as the run")
     arguments = parser.parse_args()
     if arguments.checkpoint is not None and len(arguments.checkpoint) > 1 and arguments.out is None:
         raise ValueError("a run has one export; give several checkpoints only with --out DIR.")
@@ -29,9 +31,10 @@ def main() -> None:
     from video_mirai import build
 
     log_to_stderr()
+    said = {word: text for word in ("name", "license") if (text := vars(arguments)[word]) is not None}
     for checkpoint in arguments.checkpoint or [None]:
         out = None if arguments.out is None else arguments.out / (NEWEST if checkpoint is None else checkpoint.name)
-        print(f"exported to {build.export_checkpoint(arguments.run, checkpoint, out)}")
+        print(f"exported to {build.export_checkpoint(arguments.run, checkpoint, out, **said)}")
 
 
 if __name__ == "__main__":

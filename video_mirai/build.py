@@ -343,8 +343,10 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     return write_export(run_dir(config), parts, baseline, card_facts(config, run_dir(config), trainer.step))
 
 
-def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None) -> Path:
+def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None, **said: str) -> Path:
     """Write `run`/export, or `out`/export, from a checkpoint of the run; None: from its newest one.
+
+    said: `name` and `license`, where the export and its model card are to say something else than the run.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, damaged, or not this run's.
@@ -356,13 +358,13 @@ def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None) -
         folder = saved[-1]
     if folder.resolve().parent.parent != run.resolve():
         raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
-    tensors, state, config_yaml = load_checkpoint(folder)
-    config = load_config(RunConfig, folder / CONFIG_FILE)
+    tensors, state, _ = load_checkpoint(folder)
+    config = replace(load_config(RunConfig, folder / CONFIG_FILE), **said)
     codec = build_codec(config.codec)
     data_set = build_data_set(config.data)
     clips = clip_format(config.data, data_set)
     baseline = export_baseline(config, data_set, codec, clips)
-    parts = ExportParts(baseline.student.config, tensors["ema"], codec, clips, config_yaml)
+    parts = ExportParts(baseline.student.config, tensors["ema"], codec, clips, config_to_yaml(config))
     return write_export(run if out is None else out, parts, baseline, card_facts(config, run, state["step"]))
 
 

@@ -8,6 +8,7 @@ from tiny_training import forget_accelerator, make_trainer, tiny_config
 
 import export
 from _cli import run_script
+from video_mirai.config import RunConfig, load_config
 from video_mirai.training.checkpoint import list_checkpoints, load_checkpoint
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -60,6 +61,17 @@ def test_each_of_several_checkpoints_gets_the_export_of_its_own_step(
 
 def test_without_a_checkpoint_it_is_the_newest(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(monkeypatch, "--run", run, "--out", tmp_path) == 0
+    assert same(exported(tmp_path / "newest"), averaged(list_checkpoints(run)[-1]))
+
+
+def test_the_card_may_say_another_name_and_licence_than_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, "--run", run, "--out", tmp_path, "--name", "shipped", "--license", "apache-2.0") == 0
+    folder = tmp_path / "newest" / "export"
+    card, config = (folder / "README.md").read_text(), load_config(RunConfig, folder / "run.yaml")
+    assert "\n# shipped\n" in card and "license: apache-2.0" in card
+    assert (config.name, config.license) == ("shipped", "apache-2.0")
     assert same(exported(tmp_path / "newest"), averaged(list_checkpoints(run)[-1]))
 
 

@@ -137,7 +137,9 @@ def test_card_says_what_the_hub_asks_and_how_the_run_came_about(tmp_path: Path) 
         tmp_path, "license=apache-2.0", "seed=17", "validation.every_steps=1", "validation.num_clips=4"
     )
     trainer = make_trainer(config)
-    record_start(trainer.run_dir, 0, ["scripts/train_video.py", "--config", "a b.yaml"], 2)
+    # A full path below the folder that it ran in, as a study starts it, is shown as a person would type it.
+    record_start(trainer.run_dir, 0, [str(Path.cwd() / "scripts/train_video.py"), "--config", "a b.yaml"], 2)
+    record_start(trainer.run_dir, 1, ["/elsewhere/train_video.py"], 2)
     trainer.fit(2)
     folder = build.export_run(config, trainer)
     assert folder is not None
@@ -152,6 +154,7 @@ def test_card_says_what_the_hub_asks_and_how_the_run_came_about(tmp_path: Path) 
     for part in (
         "from step 0, 2 processes",
         "`python scripts/train_video.py --config 'a b.yaml'`",
+        "`python /elsewhere/train_video.py`",
         "- Seed: 17;",
         "synthetic scenes of 1 sprites",
         f"| last (step 2) | best loss (step {best}) |",

@@ -30,8 +30,11 @@ class Start(NamedTuple):
 
 
 def record_start(run_dir: Path, step: int, words: Sequence[str], processes: int) -> None:
-    """Append how this process was called (sys.argv) to the run's starts."""
-    start = Start(step, shlex.join(["python", *words]), processes, video_mirai.__version__, torch.__version__)
+    """Append how this process was called (sys.argv) to the run's starts; the script as seen from where it ran."""
+    script, here = Path(words[0]), Path.cwd()
+    shown = script.relative_to(here) if script.is_relative_to(here) else script
+    command = shlex.join(["python", str(shown), *words[1:]])
+    start = Start(step, command, processes, video_mirai.__version__, torch.__version__)
     with (run_dir / STARTS_FILE).open("a") as stream:
         stream.write(json.dumps(start._asdict()) + "\n")
 

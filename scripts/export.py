@@ -31,10 +31,10 @@ def main() -> None:
     from video_mirai import build
 
     log_to_stderr()
-    said = {word: text for word in ("name", "license") if (text := vars(arguments)[word]) is not None}
     for checkpoint in arguments.checkpoint or [None]:
         out = None if arguments.out is None else arguments.out / (NEWEST if checkpoint is None else checkpoint.name)
-        print(f"exported to {build.export_checkpoint(arguments.run, checkpoint, out, **said)}")
+        folder = build.export_checkpoint(arguments.run, checkpoint, out, name=arguments.name, license=arguments.license)
+        print(f"exported to {folder}")
 
 
 if __name__ == "__main__":

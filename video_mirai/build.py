@@ -343,10 +343,12 @@ def export_run(config: RunConfig, trainer: Trainer) -> Path | None:
     return write_export(run_dir(config), parts, baseline, card_facts(config, run_dir(config), trainer.step))
 
 
-def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None, **said: str) -> Path:
+def export_checkpoint(
+    run: Path, folder: Path | None, out: Path | None = None, *, name: str | None = None, license: str | None = None
+) -> Path:
     """Write `run`/export, or `out`/export, from a checkpoint of the run; None: from its newest one.
 
-    said: `name` and `license`, where the export and its model card are to say something else than the run.
+    name, license: what the export and its model card say; None: what the run's config says.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, damaged, or not this run's.
@@ -359,7 +361,8 @@ def export_checkpoint(run: Path, folder: Path | None, out: Path | None = None, *
     if folder.resolve().parent.parent != run.resolve():
         raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
     tensors, state, _ = load_checkpoint(folder)
-    config = replace(load_config(RunConfig, folder / CONFIG_FILE), **said)
+    config = load_config(RunConfig, folder / CONFIG_FILE)
+    config = replace(config, name=name or config.name, license=license or config.license)
     codec = build_codec(config.codec)
     data_set = build_data_set(config.data)
     clips = clip_format(config.data, data_set)

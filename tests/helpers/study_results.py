@@ -5,7 +5,7 @@ from pathlib import Path
 
 from video_mirai.config import save_config
 from video_mirai.study.collect import FACTS_FILE, STUDY_FILE, write_rows
-from video_mirai.study.config import ArmSpec, CommandSpec, PrimaryMetric, StudyConfig, TeacherSpec
+from video_mirai.study.config import ArmSpec, CommandSpec, Contrast, PrimaryMetric, StudyConfig, TeacherSpec
 
 STEPS = [25, 50, 100]
 KEPT = PrimaryMetric("Kept track", "video", "higher", key="first_step_beyond", decimals=1)
@@ -20,6 +20,7 @@ def study_config(results: Path, *, seeds: tuple[int, ...] = (1, 2, 3)) -> StudyC
         arms={"baseline": ArmSpec("a.yaml"), "foresight": ArmSpec("b.yaml", "wise"), "window0": ArmSpec("c.yaml")},
         reference="baseline",
         primary=[KEPT, DISTANCE, PROBE],
+        contrasts=[Contrast("foresight", "window0")],
         evaluate=CommandSpec("eval.yaml"),
         probe=CommandSpec("probe.yaml"),
         seeds=list(seeds),

@@ -9,7 +9,8 @@ from study_results import write_study
 
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.report import write_report
-from video_mirai.study.words import metric_sentences, warnings
+from video_mirai.study.tables import contrasts
+from video_mirai.study.words import contrast_sentences, metric_sentences, warnings
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,13 @@ def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
     page, text = (results / "report.html").read_text(), (results / "report.md").read_text()
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert headings == [unescape(heading) for heading in re.findall(r"<h2>(.+?)</h2>", page)]
-    assert {"Differences", "Cost", "Every seed", "Steps to the reference's final quality"} <= set(headings)
+    assert {
+        "Differences",
+        "Arms against each other",
+        "Cost",
+        "Every seed",
+        "Steps to the reference's final quality",
+    } <= set(headings)
 
 
 def test_a_sentence_names_seeds_videos_steps_interval_and_every_control(tmp_path: Path) -> None:
@@ -40,6 +47,17 @@ def test_a_sentence_names_seeds_videos_steps_interval_and_every_control(tmp_path
     sentence = metric_sentences(StudyNumbers(tmp_path))[0]
     assert "3 seeds, 6 videos, 100 steps" in sentence
     assert "foresight is better by +2.0 [+2.0, +2.0]; window0 no difference shown" in sentence
+
+
+def test_a_contrast_has_a_sentence_and_rows(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0, "window0": 2.0})
+    numbers = StudyNumbers(tmp_path)
+    [sentence] = contrast_sentences(numbers)
+    assert sentence.startswith("foresight against window0: Kept track: no difference shown: +0.0 [+0.0, +0.0]; ")
+    rows = contrasts(numbers).rows
+    assert [row[:3] for row in rows] == [[title, "foresight", "window0"] for title in
+                                         ("Kept track ↑", "Last window ↓", "Probe R2, 1 ahead ↑")]  # fmt: skip
+    assert {row[-1] for row in rows} == {"unclear"}
 
 
 def test_what_is_not_finished_is_said(tmp_path: Path) -> None:

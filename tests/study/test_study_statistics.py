@@ -35,6 +35,14 @@ def test_differences_of_every_source_are_what_was_put_in(numbers: StudyNumbers) 
     assert list(found["Kept track"].by_seed) == [1, 2, 3]
 
 
+def test_two_arms_are_compared_with_each_other_in_every_source(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0, "window0": 1.5})
+    numbers = StudyNumbers(tmp_path)
+    found = [difference(numbers, metric, "foresight", "window0") for metric in (KEPT, DISTANCE, PROBE)]
+    assert [round(e.estimate.value, 6) for e in found] == [0.5, -0.5, 0.005]
+    assert [round(e.arm_value - e.reference_value, 6) for e in found] == [0.5, -0.5, 0.005]
+
+
 def test_seeds_that_disagree_widen_the_interval_however_sure_each_is(tmp_path: Path) -> None:
     agreeing, disagreeing = random_effect(tmp_path, [1.0, 1.0, 1.0]), random_effect(tmp_path, [0.0, 1.0, 2.0])
     widths = [e.estimate.high - e.estimate.low for e in (agreeing, disagreeing)]

@@ -74,6 +74,14 @@ class PrimaryMetric:
 
 
 @dataclass
+class Contrast:
+    """Two arms that are compared with each other too: `arm` minus `against`."""
+
+    arm: str
+    against: str
+
+
+@dataclass
 class StudyConfig:
     """A study.
 
@@ -81,6 +89,7 @@ class StudyConfig:
         name: of the study.
         arms: by name; reference: the one that the others are compared with.
         primary: the numbers by which the study is judged; fixed before the runs.
+        contrasts: pairs of arms, besides every arm and the reference: foresight and a control, say.
         evaluate: how every arm is evaluated; null = not at all. probe: likewise; every arm but the reference is probed,
             with the reference of the same seed as its baseline.
         seeds: of training; one run of every arm for each.
@@ -99,6 +108,7 @@ class StudyConfig:
     arms: dict[str, ArmSpec]
     reference: str
     primary: list[PrimaryMetric]
+    contrasts: list[Contrast] = field(default_factory=list)
     evaluate: CommandSpec | None = None
     probe: CommandSpec | None = None
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
@@ -139,6 +149,12 @@ def check_study(config: StudyConfig) -> None:
         for key in arm.may_differ:
             if any(is_below(key, fixed) or is_below(fixed, key) for fixed in NEVER_DIFFERENT):
                 raise ValueError(f"arms.{name}.may_differ: {key} has to be the same in every arm.")
+    for contrast in config.contrasts:
+        for name in (contrast.arm, contrast.against):
+            if name not in config.arms:
+                raise ValueError(f"contrasts: {name} is no arm; the arms are {', '.join(config.arms)}.")
+        if contrast.against in (contrast.arm, config.reference):
+            raise ValueError(f"contrasts: {contrast.arm} against {contrast.against} says nothing new.")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds={config.seeds}: give at least one, none twice.")
     if not all(isfinite(part) and 0 < part <= 1 for part in config.milestones):

@@ -10,7 +10,14 @@ from video_mirai.evaluation.report_style import page_head
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.plots import study_plots
 from video_mirai.study.tables import Table, study_tables
-from video_mirai.study.words import chips, equal_compute_sentences, intro, metric_sentences, warnings
+from video_mirai.study.words import (
+    chips,
+    contrast_sentences,
+    equal_compute_sentences,
+    intro,
+    metric_sentences,
+    warnings,
+)
 
 # Which figure stands behind which table.
 FIGURES_AFTER = {
@@ -55,9 +62,12 @@ def write_report(results: Path) -> Path:
 def make_sections(numbers: StudyNumbers, plots: dict[str, Plot]) -> list[Section]:
     """The words first, then tables with their figures."""
     sections = [Section("What came out, at equal steps", metric_sentences(numbers), [], {})]
-    compute = equal_compute_sentences(numbers)
-    if compute:
-        sections.append(Section("At equal compute", compute, [], {}))
+    for title, sentences in (
+        ("Arms against each other, at equal steps", contrast_sentences(numbers)),
+        ("At equal compute", equal_compute_sentences(numbers)),
+    ):
+        if sentences:
+            sections.append(Section(title, sentences, [], {}))
     for table in study_tables(numbers):
         stems = FIGURES_AFTER.get(table.title, ())
         shown = {stem: plots[stem] for stem in stems if stem in plots}

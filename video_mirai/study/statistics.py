@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 class Effect(NamedTuple):
-    """An arm minus the reference.
+    """An arm minus the reference, or minus another arm.
 
     Attributes:
         estimate: with its interval, where one can be made. over: what the interval is over, in words.
@@ -64,12 +64,16 @@ class EqualCompute(NamedTuple):
     effect: Effect | None
 
 
-def difference(numbers: StudyNumbers, metric: PrimaryMetric, arm: str) -> Effect | None:
-    """At the end of both trainings; None where there is nothing to compare yet."""
-    if metric.source == "probe":
+def difference(numbers: StudyNumbers, metric: PrimaryMetric, arm: str, against: str | None = None) -> Effect | None:
+    """At the end of both trainings; None where there is nothing to compare yet.
+
+    against: another arm; None = the reference, which the arm's own probe has read too.
+    """
+    against = numbers.config.reference if against is None else against
+    if metric.source == "probe" and against == numbers.config.reference:
         ours, theirs = numbers.probe_pair(metric.target, metric.offset, metric.readout, arm)
     else:
-        ours, theirs = (numbers.values(metric, name) for name in (arm, numbers.config.reference))
+        ours, theirs = (numbers.values(metric, name) for name in (arm, against))
     ours, theirs = shared(ours, theirs)
     return effect(numbers.config, ours, ours.numbers[:, -1], theirs.numbers[:, -1]) if ours.numbers.size else None
 

@@ -8,10 +8,11 @@ import numpy as np
 from video_mirai.evaluation.results import format_number
 from video_mirai.study.config import PrimaryMetric
 from video_mirai.study.numbers import Cost, StudyNumbers
-from video_mirai.study.statistics import Reached, difference, steps_to_reach
+from video_mirai.study.statistics import Effect, Reached, difference, steps_to_reach
 from video_mirai.study.words import interval_text, outcome
 
 ARROWS = {"higher": "↑", "lower": "↓"}
+COMPARED = ["difference", "95 % interval", "over", "Student's", "outcome"]
 
 
 class Table(NamedTuple):
@@ -25,35 +26,49 @@ class Table(NamedTuple):
 
 def study_tables(numbers: StudyNumbers) -> list[Table]:
     """Every table that has rows."""
-    tables = [differences(numbers), reached(numbers), costs(numbers), seeds(numbers), references(numbers)]
-    return [table for table in [*tables, settings(numbers), commands(numbers)] if table.rows]
+    made = (differences, contrasts, reached, costs, seeds, references, settings, commands)
+    return [table for make in made if (table := make(numbers)).rows]
 
 
 def differences(numbers: StudyNumbers) -> Table:
     """Every arm against the reference, at the end."""
-    rows = []
-    for metric in numbers.config.primary:
-        for arm in _others(numbers):
-            found = difference(numbers, metric, arm)
-            if found is None:
-                continue
-            student = "–"
-            if found.student is not None:
-                low, high = (format_number(end, metric.decimals, signed=True) for end in found.student)
-                student = f"[{low}, {high}]"
-            rows.append([
-                _title(metric), arm, _number(found.reference_value, metric), _number(found.arm_value, metric),
-                format_number(found.estimate.value, metric.decimals, signed=True),
-                interval_text(found.estimate, metric.decimals) or "–", found.over, student,
-                outcome(metric, found),
-            ])  # fmt: skip
+    reference = numbers.config.reference
+    rows = [
+        [_title(metric), arm, *_compared(metric, found)]
+        for metric in numbers.config.primary
+        for arm in _others(numbers)
+        if (found := difference(numbers, metric, arm)) is not None
+    ]
     note = (
         "Arm minus reference after the whole training. Student's interval is of the seeds' mean differences; with two "
         "or three seeds it is wide, as it should be. “Unclear”: one of the two intervals has 0."
     )
-    columns = ["metric", "arm", numbers.config.reference, "arm's", "difference", "95 % interval", "over", "Student's",
-               "outcome"]  # fmt: skip
-    return Table("Differences", note, columns, rows)
+    return Table("Differences", note, ["metric", "arm", reference, "arm's", *COMPARED], rows)
+
+
+def contrasts(numbers: StudyNumbers) -> Table:
+    """The pairs of arms that the config names, at the end."""
+    rows = [
+        [_title(metric), pair.arm, pair.against, *_compared(metric, found)]
+        for metric in numbers.config.primary
+        for pair in numbers.config.contrasts
+        if (found := difference(numbers, metric, pair.arm, pair.against)) is not None
+    ]
+    note = "One arm minus another, as above: what is left of an arm's difference that the other one has not."
+    return Table("Arms against each other", note, ["metric", "arm", "against", "against's", "arm's", *COMPARED], rows)
+
+
+def _compared(metric: PrimaryMetric, found: Effect) -> list[str]:
+    """Both values and the cells under COMPARED."""
+    student = "–"
+    if found.student is not None:
+        low, high = (format_number(end, metric.decimals, signed=True) for end in found.student)
+        student = f"[{low}, {high}]"
+    return [
+        _number(found.reference_value, metric), _number(found.arm_value, metric),
+        format_number(found.estimate.value, metric.decimals, signed=True),
+        interval_text(found.estimate, metric.decimals) or "–", found.over, student, outcome(metric, found),
+    ]  # fmt: skip
 
 
 def reached(numbers: StudyNumbers) -> Table:

@@ -76,6 +76,20 @@ def metric_sentences(numbers: StudyNumbers) -> list[str]:
     return found
 
 
+def contrast_sentences(numbers: StudyNumbers) -> list[str]:
+    """One sentence per pair of arms that the config names: every primary metric after the whole training."""
+    found = []
+    for pair in numbers.config.contrasts:
+        parts = [
+            f"{metric.name}: {_outcome(metric, effect)}"
+            for metric in numbers.config.primary
+            if (effect := difference(numbers, metric, pair.arm, pair.against)) is not None
+        ]
+        if parts:
+            found.append(f"{pair.arm} against {pair.against}: {'; '.join(parts)}.")
+    return found
+
+
 def equal_compute_sentences(numbers: StudyNumbers) -> list[str]:
     """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
     config, found = numbers.config, []

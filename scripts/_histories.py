@@ -39,11 +39,13 @@ class Request(NamedTuple):
 
     num_frames: pixel frames; None = as in the run's validation, and 1 for a picture.
     from_start: the first frames of a file, so that the frames after them are known, instead of the last ones.
+    truth_frames: pixel frames after them that are shown beside the rollout; 0 = none.
     actions: names of those that are looked for beside a file.
     """
 
     num_frames: int | None
     from_start: bool
+    truth_frames: int
     split: str
     device: torch.device
     actions: tuple[str, ...]
@@ -133,7 +135,7 @@ def _no_latents(run: LoadedRun, device: torch.device) -> Tensor:
 
 
 def _of_data_set(run: LoadedRun, source: Source, request: Request, num_frames: int) -> History:
-    """The beginning of a clip as long as those that the model was trained on."""
+    """The beginning of a clip as long as those that the model was trained on; a scene goes on for as long as asked."""
     from video_mirai.build import build_data_set
     from video_mirai.media import to_uint8
 
@@ -143,7 +145,8 @@ def _of_data_set(run: LoadedRun, source: Source, request: Request, num_frames: i
     trained_on = {"video_folder": config.video_folder, "scenes": config.scenes, "latent_shards": config.latent_shards}
     settings = trained_on[config.kind]
     assert settings is not None, "the run was trained on it"
-    data = build_data_set(config, split=request.split, num_frames=max(settings.num_frames, wanted))
+    known = wanted + request.truth_frames if config.kind == "scenes" else wanted
+    data = build_data_set(config, split=request.split, num_frames=max(settings.num_frames, known))
     if not 0 <= source.number < len(data):
         raise ValueError(f"--index {source.number} is not in 0..{len(data) - 1} (split {request.split}).")
     sample = data[source.number]

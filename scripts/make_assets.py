@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from _cli import make_parser, run_script
-from _stages import Stage, launched, run_stages
+from _stages import ROOT, Stage, launched, run_stages
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def parse_options() -> argparse.Namespace:
     parser = make_parser(
         "doom: records Doom clips with seed 0 and trains, from random weights, the codec, the non-causal teacher and\n"
         "the causal model that ./scripts/demo.sh starts from.\n"
-        f"occlusion: teacher, baseline and foresight, seed {STUDY_SEED}, of {STUDY}.\n"
+        f"occlusion: teacher, baseline and foresight, seed {STUDY_SEED}, of {STUDY}, trained in {STUDY_OUT}.\n"
         "Finished stages are skipped, interrupted ones resumed.",
         "python scripts/make_assets.py --only occlusion",
     )
@@ -65,14 +65,14 @@ def make_occlusion(out: Path, to: Path) -> None:
     """Three models of the first study, trained where and as it trains them; its committed results stay as they are."""
     run_stages(occlusion_stages(out))
     for name, run in OCCLUSION.items():
-        ship_study_run(STUDY_OUT / run, to / name)
+        ship_study_run(ROOT / STUDY_OUT / run, to / name)
     print(f"\nDone: {', '.join(OCCLUSION)} in {to}")
 
 
 def occlusion_stages(out: Path) -> list[Stage]:
-    """The teacher, then both students at a time."""
+    """The teacher, then both students at the same time."""
     study = ("scripts/study.py", "--config", f"{STUDY}", f"results={out / 'occlusion_results'}", "--jobs")
-    students = (*study, f"train/[bf]*/seed{STUDY_SEED}")
+    students = (*study, f"train/[bf]*/seed{STUDY_SEED}")  # baseline and foresight
     return [
         Stage("Train the non-causal teacher of the occlusions", (*study, "teacher/noncausal"), None),
         Stage("Train the baseline and the student with foresight", students, None),
@@ -155,9 +155,11 @@ def halve_model(export: Path, dtype: "torch.dtype") -> None:
     """Rewrite an export's weights in two bytes each, which load as fp32."""
     from video_mirai.models.causal_dit import CausalVideoDiT
 
+    folder = export / "transformer"
+    config = (folder / "config.json").read_bytes()
     # Read so, the parts that Wan keeps in fp32 stay so; a cast afterwards would not spare them.
-    model = CausalVideoDiT.from_pretrained(export / "transformer", torch_dtype=dtype)
-    model.save_pretrained(export / "transformer")
+    CausalVideoDiT.from_pretrained(folder, torch_dtype=dtype).save_pretrained(folder)
+    (folder / "config.json").write_bytes(config)  # without the path of this machine, which loading adds
 
 
 def halve_codec(folder: Path) -> str:

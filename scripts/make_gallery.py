@@ -9,6 +9,8 @@ from _cli import make_parser, run_script
 if TYPE_CHECKING:
     import numpy as np
 
+SUFFIXES = (".webp", ".mp4", ".gif")
+
 
 def main() -> None:
     """Parse, read, write."""
@@ -17,11 +19,8 @@ def main() -> None:
     # Below, because these imports take seconds and --help needs none.
     import numpy as np
 
-    from video_mirai.media import check_video_suffix, side_by_side, write_video
+    from video_mirai.media import side_by_side, write_video
 
-    is_webp = options.out.suffix.lower() == ".webp"
-    if not is_webp:
-        check_video_suffix(options.out)
     strips = []
     for clip in options.clips:
         videos, rates = zip(*(read_video(options.report, name, clip) for name in options.models), strict=True)
@@ -32,14 +31,13 @@ def main() -> None:
     gallery = np.concatenate(rows, axis=1)
     if options.colours is not None:
         gallery = in_few_colours(gallery, options.colours)
-    if is_webp:
-        write_webp(options.out, gallery, rates[0])
-    else:
-        write_video(options.out, gallery, rates[0])
+    write = write_webp if options.out.suffix == ".webp" else write_video
+    write(options.out, gallery, rates[0])
     print(options.out)
 
 
 def parse_options() -> argparse.Namespace:
+    """ValueError for the first option that cannot be."""
     parser = make_parser(
         "Truth and rollouts of an evaluation side by side, a strip for each clip, as .webp, .mp4 or .gif.",
         "python scripts/make_gallery.py --report runs/demo/report --clips 0 1 2 3 --out gallery.webp",
@@ -52,27 +50,32 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--colours", type=int, metavar="N", help="in all, at most 256, for a small .webp; default: as they are"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".webp, .mp4 or .gif")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="its ending says how it is written")
     options = parser.parse_args()
-    if options.frames is not None and options.frames < 1:
-        raise ValueError(f"--frames {options.frames} must be at least 1.")
-    if options.colours is not None and not 2 <= options.colours <= 256:
-        raise ValueError(f"--colours {options.colours} must be from 2 to 256.")
+    if options.out.suffix not in SUFFIXES:
+        raise ValueError(f"--out {options.out}: must end in one of {', '.join(SUFFIXES)}.")
+    for option, most in (("scale", None), ("frames", None), ("colours", 256)):
+        value = vars(options)[option]
+        if value is not None and (value < 1 or (most is not None and value > most)):
+            raise ValueError(f"--{option} {value} must be at least 1{'' if most is None else f' and at most {most}'}.")
     return options
 
 
 def read_video(report: Path, model: str, clip: int) -> "tuple[np.ndarray, float]":
-    """The exact frames, (T, H, W, 3) uint8, and their rate."""
+    """(T, H, W, 3) uint8 and its rate; the exact frames where an evaluation has kept them, else the mp4's."""
     import numpy as np
 
     from video_mirai.data.video_reader import open_video
 
-    frames, path = (report / f"{kind}/{model}/{clip:04d}.{end}" for kind, end in (("frames", "npz"), ("videos", "mp4")))
-    for needed in (frames, path):
-        if not needed.is_file():
-            raise FileNotFoundError(f"{needed} is not there; does the evaluation have this model and this clip?")
-    with np.load(frames) as stored, open_video(path) as video:
-        return stored["frames"], video.info.fps
+    path = report / "videos" / model / f"{clip:04d}.mp4"
+    exact = report / "frames" / model / f"{clip:04d}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; does the evaluation have this model and this clip?")
+    with open_video(path) as video:
+        if not exact.is_file():
+            return video.read(list(range(video.info.num_frames))), video.info.fps
+        with np.load(exact) as stored:
+            return stored["frames"], video.info.fps
 
 
 def write_webp(path: Path, video: "np.ndarray", fps: float) -> None:

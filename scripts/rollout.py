@@ -157,7 +157,8 @@ def generate_all(options: argparse.Namespace, stdout: FileIO | None) -> None:
     if kind.text is not None and steering.text_encoder is not None:
         embedded = encode_schedule(texts, steering.text_encoder, kind.text, device)
     names = kind.names if kind.kind == ACTIONS else ()
-    request = Request(options.history_frames, options.layout == COMPARE, options.split, device, names)
+    compared = options.layout == COMPARE
+    request = Request(options.history_frames, compared, options.frames if compared else 0, options.split, device, names)
     session = Session(run, settings, options, request, kind, steering, embedded, stdout, state.is_main_process)
     mine = jobs[state.process_index :: state.num_processes]
     with StopSignals() as signals:

@@ -62,7 +62,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["foresight.student_layers=[3]"], r"foresight\.student_layers=3: its layers go from 1 to 2"),
         (["foresight.teacher.layer=0"], r"foresight\.teacher\.layer=0"),
         (["foresight.teacher.checkpoint=none/here"], r"none/here does not exist"),
-        (["foresight.teacher.checkpoint=asset:none"], r"none does not exist"),
+        (
+            ["foresight.teacher.checkpoint=asset:none"],
+            r"asset:none is not shipped; there are doom_causal, doom_teacher",
+        ),
         (["foresight.teacher.checkpoint=''"], r"foresight\.teacher\.checkpoint: no value given"),
         (["foresight.student_layers=[]"], r"foresight\.student_layers=\[\]: name at least one block"),
         (["foresight.student_layers=[0.5,1]"], r"name at least one block, none twice"),

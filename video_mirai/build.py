@@ -351,7 +351,7 @@ def export_checkpoint(
     name, license: what the export and its model card say; None: what the run's config says.
 
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, damaged, or not this run's.
+        FileNotFoundError, ValueError: no checkpoint, damaged, not this run's, or an empty name or licence.
     """
     if folder is None:
         saved = list_checkpoints(run)
@@ -362,7 +362,12 @@ def export_checkpoint(
         raise ValueError(f"{folder} is no checkpoint of {run}; an export belongs to the run that it is of.")
     tensors, state, _ = load_checkpoint(folder)
     config = load_config(RunConfig, folder / CONFIG_FILE)
-    config = replace(config, name=name or config.name, license=license or config.license)
+    for key, text in {"name": name, "license": license}.items():
+        if text is not None and not text.strip():
+            raise ValueError(f"{key}: an empty one says nothing.")
+    config = replace(
+        config, name=config.name if name is None else name, license=config.license if license is None else license
+    )
     codec = build_codec(config.codec)
     data_set = build_data_set(config.data)
     clips = clip_format(config.data, data_set)

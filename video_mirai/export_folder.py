@@ -36,7 +36,10 @@ def find_export(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: names what is missing.
     """
-    path = resolve(path)
+    given, path = path, resolve(path)
+    if not path.is_dir() and str(given).startswith(ASSET_PREFIX):
+        shipped = sorted(folder.parent.name for folder in ASSETS.glob(f"*/{TRANSFORMER}"))
+        raise FileNotFoundError(f"{given} is not shipped; there are {', '.join(shipped) or 'none'}.")
     if not path.is_dir():
         raise FileNotFoundError(f"checkpoint folder {path} does not exist.")
     folder = path if (path / TRANSFORMER).is_dir() else path / EXPORT

@@ -75,6 +75,13 @@ def test_the_card_may_say_another_name_and_licence_than_the_run(
     assert same(exported(tmp_path / "newest"), averaged(list_checkpoints(run)[-1]))
 
 
+def test_an_empty_name_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--run", run, "--out", tmp_path, "--name", "") == 2
+    assert "name: an empty one says nothing" in capsys.readouterr().err
+
+
 def test_several_checkpoints_without_a_place_for_each_are_refused(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import fnmatch
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
@@ -50,6 +51,7 @@ def test_a_shipped_run_has_its_own_name_a_licence_and_half_of_its_size(tmp_path:
     shipped = tmp_path / "occlusion_small"
     ship_study_run(trainer.run_dir, shipped)
 
+    assert "_name_or_path" not in json.loads((shipped / "transformer" / "config.json").read_text())
     weights = f"transformer/{WEIGHTS}"
     assert (shipped / weights).stat().st_size < 0.7 * (full / weights).stat().st_size
     run = build.load_run(shipped)
@@ -60,7 +62,10 @@ def test_a_shipped_run_has_its_own_name_a_licence_and_half_of_its_size(tmp_path:
         torch.testing.assert_close(rounded[name], exact[name], atol=1e-4, rtol=1e-3)
 
 
-def test_the_occlusion_models_are_runs_of_the_study_and_its_committed_results_are_not_written(tmp_path: Path) -> None:
+def test_the_occlusion_models_are_runs_of_the_study_and_its_committed_results_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
     plan = make_plan(load_config(StudyConfig, REPOSITORY / STUDY))
     assert Path(str(plan.config.out)) == STUDY_OUT
     folders = {job.folder: job.name for job in plan.jobs}

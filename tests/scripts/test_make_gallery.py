@@ -1,5 +1,6 @@
 """An evaluation's videos side by side in one file."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_fewer_frames_and_colours(report: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(shown) == 4 and 1 < len(np.unique(shown.reshape(-1, 3), axis=0)) <= 8
 
 
+def test_an_evaluation_of_folders_has_no_exact_frames_and_is_shown_from_its_mp4s(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(report / "frames")
+    assert call(monkeypatch, report, report / "gallery.mp4") == 0
+    with open_video(report / "gallery.mp4") as video:
+        assert video.info.num_frames == 6
+
+
 def test_an_mp4_of_all_frames(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(monkeypatch, report, report / "gallery.mp4") == 0
     with open_video(report / "gallery.mp4") as video:
@@ -70,7 +80,8 @@ def test_an_mp4_of_all_frames(report: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["--clips", "7"], "does the evaluation have this model and this clip?"),
         (["--models", "theirs"], "does the evaluation have this model and this clip?"),
-        (["--out", "gallery.txt"], "unknown video suffix '.txt'"),
+        (["--out", "gallery.txt"], "--out gallery.txt: must end in one of .webp, .mp4, .gif"),
+        (["--scale", "0"], "--scale 0 must be at least 1"),
         (["--colours", "300"], "--colours 300"),
         (["--frames", "0"], "--frames 0"),
     ],

@@ -108,8 +108,9 @@ def test_data_and_steps_can_never_be_declared_different(tmp_path: Path, key: str
         ("primary=[{name: a, source: probe, offset: 7, better: higher}]", "at offset 7, the probe has offsets"),
         ("primary=[]", "say by which numbers"),
         ("contrasts=[{arm: foresight, against: nobody}]", "contrasts: nobody is no arm"),
-        ("contrasts=[{arm: foresight, against: baseline}]", "against baseline says nothing new"),
-        ("contrasts=[{arm: foresight, against: foresight}]", "against foresight says nothing new"),
+        ("contrasts=[{arm: foresight, against: baseline}]", "name two different arms"),
+        ("contrasts=[{arm: baseline, against: foresight}]", "name two different arms"),
+        ("contrasts=[{arm: foresight, against: foresight}]", "name two different arms"),
         ("evaluate.overrides=[clips=3]", "clips: unknown key"),
     ],
 )

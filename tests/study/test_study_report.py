@@ -53,7 +53,8 @@ def test_a_contrast_has_a_sentence_and_rows(tmp_path: Path) -> None:
     write_study(tmp_path, gains={"foresight": 2.0, "window0": 2.0})
     numbers = StudyNumbers(tmp_path)
     [sentence] = contrast_sentences(numbers)
-    assert sentence.startswith("foresight against window0: Kept track: no difference shown: +0.0 [+0.0, +0.0]; ")
+    first = "Kept track (3 seeds; interval over seeds, then videos) no difference shown: +0.0 [+0.0, +0.0]; "
+    assert sentence.startswith(f"foresight against window0: {first}")
     rows = contrasts(numbers).rows
     assert [row[:3] for row in rows] == [[title, "foresight", "window0"] for title in
                                          ("Kept track ↑", "Last window ↓", "Probe R2, 1 ahead ↑")]  # fmt: skip

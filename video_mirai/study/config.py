@@ -153,8 +153,11 @@ def check_study(config: StudyConfig) -> None:
         for name in (contrast.arm, contrast.against):
             if name not in config.arms:
                 raise ValueError(f"contrasts: {name} is no arm; the arms are {', '.join(config.arms)}.")
-        if contrast.against in (contrast.arm, config.reference):
-            raise ValueError(f"contrasts: {contrast.arm} against {contrast.against} says nothing new.")
+        if contrast.arm == contrast.against or config.reference in (contrast.arm, contrast.against):
+            raise ValueError(
+                f"contrasts: {contrast.arm} against {contrast.against}: name two different arms; every one is compared "
+                f"with {config.reference} anyway."
+            )
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds={config.seeds}: give at least one, none twice.")
     if not all(isfinite(part) and 0 < part <= 1 for part in config.milestones):

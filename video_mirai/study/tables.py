@@ -54,7 +54,7 @@ def contrasts(numbers: StudyNumbers) -> Table:
         for pair in numbers.config.contrasts
         if (found := difference(numbers, metric, pair.arm, pair.against)) is not None
     ]
-    note = "One arm minus another, as above: what is left of an arm's difference that the other one has not."
+    note = "One arm minus another, instead of minus the reference. Not among the primary comparisons."
     return Table("Arms against each other", note, ["metric", "arm", "against", "against's", "arm's", *COMPARED], rows)
 
 

@@ -81,7 +81,7 @@ def contrast_sentences(numbers: StudyNumbers) -> list[str]:
     found = []
     for pair in numbers.config.contrasts:
         parts = [
-            f"{metric.name}: {_outcome(metric, effect)}"
+            f"{metric.name} ({len(effect.by_seed)} seeds; interval over {effect.over}) {_outcome(metric, effect)}"
             for metric in numbers.config.primary
             if (effect := difference(numbers, metric, pair.arm, pair.against)) is not None
         ]

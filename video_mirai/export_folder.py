@@ -25,9 +25,15 @@ class ClipFormat(NamedTuple):
 
 
 def resolve(path: str | Path) -> Path:
-    """The folder itself, or the shipped one that `asset:<name>` stands for."""
+    """The folder itself, or the shipped one that `asset:<name>` stands for; FileNotFoundError for any other name."""
     text = str(path)
-    return ASSETS / text.removeprefix(ASSET_PREFIX) if text.startswith(ASSET_PREFIX) else Path(path)
+    if not text.startswith(ASSET_PREFIX):
+        return Path(path)
+    folder = ASSETS / text.removeprefix(ASSET_PREFIX)
+    if not folder.is_dir():
+        shipped = sorted(found.parent.name for found in ASSETS.glob(f"*/{TRANSFORMER}"))
+        raise FileNotFoundError(f"{text} is not shipped; there are {', '.join(shipped) or 'none'}.")
+    return folder
 
 
 def find_export(path: str | Path) -> Path:
@@ -36,10 +42,7 @@ def find_export(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: names what is missing.
     """
-    given, path = path, resolve(path)
-    if not path.is_dir() and str(given).startswith(ASSET_PREFIX):
-        shipped = sorted(folder.parent.name for folder in ASSETS.glob(f"*/{TRANSFORMER}"))
-        raise FileNotFoundError(f"{given} is not shipped; there are {', '.join(shipped) or 'none'}.")
+    path = resolve(path)
     if not path.is_dir():
         raise FileNotFoundError(f"checkpoint folder {path} does not exist.")
     folder = path if (path / TRANSFORMER).is_dir() else path / EXPORT

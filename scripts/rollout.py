@@ -194,19 +194,11 @@ def rollout_settings(run: "LoadedRun", options: argparse.Namespace) -> "RolloutS
 def check_memory(run: "LoadedRun", settings: "RolloutSettings", batch_size: int) -> None:
     """ValueError, with the number of bytes, for a window whose cache memory has no room for."""
     from video_mirai.models.cache_size import check_cache_fits
-    from video_mirai.sampling.guidance import guidance_views
-    from video_mirai.sampling.rollout import PRECISIONS
+    from video_mirai.sampling.rollout import cache_sizes
 
     factor = run.codec.spatial_factor
-    check_cache_fits(
-        run.model,
-        batch_size * len(guidance_views(settings.guidance, settings.history_sigma)),
-        run.model.tokens_per_frame(run.clips.height // factor, run.clips.width // factor),
-        settings.sink_frames,
-        settings.window_frames,
-        room_frames=settings.chunk_frames,
-        dtype=PRECISIONS.get(settings.precision),
-    )
+    tokens = run.model.tokens_per_frame(run.clips.height // factor, run.clips.width // factor)
+    check_cache_fits(run.model, cache_sizes(settings, batch_size, tokens))
 
 
 def generate_one(session: Session, job: Job, signals: "StopSignals") -> None:

@@ -7,7 +7,7 @@ import torch
 from tiny_models import TOKENS_PER_FRAME, tiny_model
 
 from video_mirai.models import cache_size
-from video_mirai.models.cache import KVCache
+from video_mirai.models.cache import CacheSizes, KVCache
 from video_mirai.models.cache_size import available_bytes, cache_bytes, check_cache_fits
 
 MODEL = tiny_model()
@@ -18,23 +18,22 @@ MODEL = tiny_model()
 def test_the_size_said_is_the_size_allocated(
     batch: int, sink: int, window: int, room: int, dtype: torch.dtype | None
 ) -> None:
-    sizes = (MODEL, batch, TOKENS_PER_FRAME, sink, window)
-    allocated = KVCache.allocate(*sizes, room_frames=room, dtype=dtype)
-    assert cache_bytes(*sizes, room_frames=room, dtype=dtype) == allocated.num_bytes
+    sizes = CacheSizes(batch, TOKENS_PER_FRAME, sink, window, room, dtype)
+    assert cache_bytes(MODEL, sizes) == KVCache.allocate(MODEL, **sizes._asdict()).num_bytes
 
 
 def test_a_window_that_does_not_fit_is_refused_with_the_bytes_and_the_largest_that_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = (MODEL, 2, TOKENS_PER_FRAME, 1)
-    monkeypatch.setattr(cache_size, "available_bytes", lambda device: cache_bytes(*sizes, 6))
-    check_cache_fits(*sizes, 6)
-    bytes_of = f"needs {cache_bytes(*sizes, 7):,} bytes, but {cache_bytes(*sizes, 6):,} are available on cpu"
+    six, seven = (CacheSizes(2, TOKENS_PER_FRAME, 1, window) for window in (6, 7))
+    monkeypatch.setattr(cache_size, "available_bytes", lambda device: cache_bytes(MODEL, six))
+    check_cache_fits(MODEL, six)
+    bytes_of = f"needs {cache_bytes(MODEL, seven):,} bytes, but {cache_bytes(MODEL, six):,} are available on cpu"
     with pytest.raises(ValueError, match=rf"{bytes_of}; at most window_frames=6 fits"):
-        check_cache_fits(*sizes, 7)
+        check_cache_fits(MODEL, seven)
     monkeypatch.setattr(cache_size, "available_bytes", lambda device: 10)
     with pytest.raises(ValueError, match="no window fits"):
-        check_cache_fits(*sizes, 7)
+        check_cache_fits(MODEL, seven)
 
 
 def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,6 +29,17 @@ class Commit(NamedTuple):
     factors: Tensor
 
 
+class CacheSizes(NamedTuple):
+    """What `KVCache.allocate` is told besides the model; see there."""
+
+    batch_size: int
+    tokens_per_frame: int
+    sink_frames: int
+    window_frames: int
+    room_frames: int = 1
+    dtype: torch.dtype | None = None
+
+
 class KVCache:
     """Ring buffers, three per layer, of `sink_frames + window_frames` frames.
 

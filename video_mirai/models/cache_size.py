@@ -7,55 +7,33 @@ from pathlib import Path
 
 import torch
 
+from video_mirai.models.cache import CacheSizes
 from video_mirai.models.causal_dit import CausalVideoDiT
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def cache_bytes(
-    model: CausalVideoDiT,
-    batch_size: int,
-    tokens_per_frame: int,
-    sink_frames: int,
-    window_frames: int,
-    *,
-    room_frames: int = 1,
-    dtype: torch.dtype | None = None,
-) -> int:
-    """`KVCache.allocate(...).num_bytes` of the same arguments, without allocating anything."""
-    capacity = sink_frames + window_frames
-    frames = 3 * capacity + 2 * room_frames  # keys; rotated keys and values, with room for a pass
-    per_token = model.config.num_attention_heads * model.config.attention_head_dim * (dtype or model.dtype).itemsize
-    return len(model.blocks) * batch_size * frames * tokens_per_frame * per_token
+def cache_bytes(model: CausalVideoDiT, sizes: CacheSizes) -> int:
+    """`KVCache.allocate(...).num_bytes`, without allocating anything."""
+    capacity = sizes.sink_frames + sizes.window_frames
+    frames = 3 * capacity + 2 * sizes.room_frames  # keys; rotated keys and values, with room for a pass
+    per_head = model.config.attention_head_dim * (sizes.dtype or model.dtype).itemsize
+    per_token = model.config.num_attention_heads * per_head
+    return len(model.blocks) * sizes.batch_size * frames * sizes.tokens_per_frame * per_token
 
 
-def check_cache_fits(
-    model: CausalVideoDiT,
-    batch_size: int,
-    tokens_per_frame: int,
-    sink_frames: int,
-    window_frames: int,
-    *,
-    room_frames: int = 1,
-    dtype: torch.dtype | None = None,
-) -> None:
+def check_cache_fits(model: CausalVideoDiT, sizes: CacheSizes) -> None:
     """ValueError, with the bytes needed and those there are, where such a cache is larger than the memory left."""
-
-    def needed(window: int) -> int:
-        return cache_bytes(
-            model, batch_size, tokens_per_frame, sink_frames, window, room_frames=room_frames, dtype=dtype
-        )
-
-    available = available_bytes(model.device)
-    if available is None or needed(window_frames) <= available:
+    needed, available = cache_bytes(model, sizes), available_bytes(model.device)
+    if available is None or needed <= available:
         return
-    per_frame = needed(1) - needed(0)
-    fits = (available - needed(0)) // per_frame
+    no_window, one_frame = (cache_bytes(model, sizes._replace(window_frames=window)) for window in (0, 1))
+    fits = (available - no_window) // (one_frame - no_window)
     advice = f"at most window_frames={fits} fits" if fits > 0 else "no window fits: take fewer videos at a time"
     raise ValueError(
-        f"a KV cache of sink_frames={sink_frames} and window_frames={window_frames} for a batch of {batch_size} needs "
-        f"{needed(window_frames):,} bytes, but {available:,} are available on {model.device}; {advice}."
+        f"a KV cache of sink_frames={sizes.sink_frames} and window_frames={sizes.window_frames} for a batch of "
+        f"{sizes.batch_size} needs {needed:,} bytes, but {available:,} are available on {model.device}; {advice}."
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from video_mirai.flow.schedule import denoising_sigmas
-from video_mirai.models.cache import KVCache
+from video_mirai.models.cache import CacheSizes, KVCache
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.sampling.guidance import GuidanceConfig, guidance_views
 from video_mirai.sampling.solvers import SOLVERS
@@ -78,10 +78,10 @@ def rollout(
     if settings.compile:
         model.compile_parts()
     views = guidance_views(settings.guidance, settings.history_sigma)
-    dtype = PRECISIONS[settings.precision]
     state = state if state is not None else RolloutState()
     if state.cache is None:
-        state.cache = _allocate(model, history, settings, len(views) * len(history))
+        sizes = cache_sizes(settings, len(history), model.tokens_per_frame(*history.shape[-2:]))
+        state.cache = KVCache.allocate(model, **sizes._asdict())
     else:
         _check_fits(state.cache, settings, len(history), len(views))
     stream = ChunkStream(
@@ -93,7 +93,7 @@ def rollout(
         solver=SOLVERS[settings.solver],
         sigmas=denoising_sigmas(settings.num_steps, settings.shift, device=model.device),
         fuse_commit=settings.fuse_commit,
-        autocast_dtype=dtype,
+        autocast_dtype=computed_in(settings),
     )
     for chunk in _history_chunks(history, settings.chunk_frames):
         stream.take(chunk)
@@ -102,17 +102,25 @@ def rollout(
         yield stream.generate(shape)
 
 
-def _allocate(model: CausalVideoDiT, history: Tensor, settings: RolloutSettings, rows: int) -> KVCache:
-    dtype = PRECISIONS[settings.precision]
-    return KVCache.allocate(
-        model,
+def cache_sizes(settings: RolloutSettings, num_videos: int, tokens_per_frame: int) -> CacheSizes:
+    """Of a rollout's cache, in which every view of a video has a row; ValueError for an unknown precision."""
+    rows = num_videos * len(guidance_views(settings.guidance, settings.history_sigma))
+    dtype = computed_in(settings)
+    return CacheSizes(
         rows,
-        model.tokens_per_frame(*history.shape[-2:]),
+        tokens_per_frame,
         settings.sink_frames,
         settings.window_frames,
-        room_frames=settings.chunk_frames,
-        dtype=None if dtype == torch.float32 else dtype,
+        settings.chunk_frames,
+        None if dtype == torch.float32 else dtype,
     )
+
+
+def computed_in(settings: RolloutSettings) -> torch.dtype:
+    """What the precision stands for; ValueError where it is unknown."""
+    if settings.precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {settings.precision!r}; known: {', '.join(PRECISIONS)}.")
+    return PRECISIONS[settings.precision]
 
 
 def _check_fits(cache: KVCache, settings: RolloutSettings, batch_size: int, num_views: int) -> None:
@@ -149,8 +157,7 @@ def _check(
         raise ValueError(f"{len(generator)} generators for a batch of {len(history)}; give one, or one per sample.")
     if settings.solver not in SOLVERS:
         raise ValueError(f"unknown solver {settings.solver!r}; known: {', '.join(SOLVERS)}.")
-    if settings.precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {settings.precision!r}; known: {', '.join(PRECISIONS)}.")
+    computed_in(settings)
     if settings.chunk_frames < 1:
         raise ValueError(f"chunk_frames={settings.chunk_frames} must be at least 1.")
     if not 0.0 <= settings.history_sigma < 1.0:

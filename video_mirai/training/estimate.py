@@ -24,15 +24,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from video_mirai.flow.schedule import denoising_sigmas
-from video_mirai.models.cache import KVCache
+from video_mirai.models.cache_size import cache_bytes
 from video_mirai.models.causal_dit import CausalVideoDiT
 from video_mirai.models.codecs import Codec
 from video_mirai.models.pixel_teachers import PixelTeacher
 from video_mirai.models.predictor import PredictorBlock
 from video_mirai.models.teachers import AverageTeacher, DiTTeacher, TeacherEncoder
 from video_mirai.objectives.flow_matching import Objective
-from video_mirai.sampling.guidance import guidance_views
-from video_mirai.sampling.rollout import PRECISIONS, RolloutSettings
+from video_mirai.sampling.rollout import RolloutSettings, cache_sizes
 from video_mirai.sampling.solvers import SOLVERS
 from video_mirai.training.trainer import TrainConfig
 
@@ -149,21 +148,13 @@ def rollout_cost(
     model: CausalVideoDiT, settings: RolloutSettings, tokens_per_frame: int, context_tokens: int
 ) -> RolloutCost:
     """Of a model, which may be on the meta device; its context and the noise levels are known to the cache."""
-    chunk, views = settings.chunk_frames, len(guidance_views(settings.guidance, settings.history_sigma))
-    cache = KVCache.allocate(
-        model,
-        views,
-        tokens_per_frame,
-        settings.sink_frames,
-        settings.window_frames,
-        room_frames=chunk,
-        dtype=PRECISIONS[settings.precision],
-    )
-    size, tokens, cached = size_of(model), chunk * tokens_per_frame, cache.capacity_frames * tokens_per_frame
+    chunk, sizes = settings.chunk_frames, cache_sizes(settings, 1, tokens_per_frame)
+    size, tokens = size_of(model), chunk * tokens_per_frame
+    cached = (sizes.sink_frames + sizes.window_frames) * tokens_per_frame
     one_pass = forward_flops(size, tokens, chunk, context_tokens, cached_tokens=cached, conditioning_is_kept=True)
     commit = one_pass - commit_saves(size, tokens, context_tokens, cached)  # fused with another pass or not
     flops = denoising_passes(settings) * one_pass + commit
-    return RolloutCost(views * flops / chunk, cache.num_bytes)
+    return RolloutCost(sizes.batch_size * flops / chunk, cache_bytes(model, sizes))
 
 
 def denoising_passes(settings: RolloutSettings) -> int:

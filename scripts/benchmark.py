@@ -10,13 +10,13 @@ from _cli import make_parser, run_script
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of the installed package
 
-PARTS = ("train", "rollout", "frame", "loader", "frechet")
+PARTS = ("train", "sources", "rollout", "frame", "loader", "frechet")
 EXTRA_PARTS = ("profile",)
 DESCRIPTION = """Measure this machine: its matmul rate, training steps (ours, diffusers', with and without foresight),
-milliseconds per frame of a rollout, a frame beside those of diffusers' causal models, clips per second of the loader,
-the Frechet distance beside other libraries'; "profile" says where a frame's time goes. Variants take turns in one run.
-Writes benchmark.json and benchmark.md, and prints the table; docs/performance.md explains the rows. Nothing else should
-run meanwhile; OMP_NUM_THREADS sets the number of threads."""
+steps with every source of foresight, milliseconds per frame of a rollout, a frame beside those of diffusers' causal
+models, clips per second of the loader, the Frechet distance beside other libraries'; "profile" says where a frame's
+time goes. Variants take turns in one run. Writes benchmark.json and benchmark.md, and prints the table;
+docs/performance.md explains the rows. Nothing else should run meanwhile; OMP_NUM_THREADS sets the number of threads."""
 EXAMPLE = "python scripts/benchmark.py --compile --out runs/benchmark"
 
 
@@ -42,15 +42,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work_dir:
         if "train" in options.only:
             from benchmarks.objective import measure_foresight
-            from benchmarks.sources import measure_sources
             from benchmarks.training import measure_steps
 
             findings.extend(measure_steps(sizes, device, compiled=options.compile))
             findings.extend(measure_foresight(sizes, device, Path(work_dir), compiled=False))
-            findings.extend(measure_sources(sizes, device, Path(work_dir)))
             if options.compile:
                 torch.compiler.reset()
                 findings.extend(measure_foresight(sizes, device, Path(work_dir), compiled=True))
+        if "sources" in options.only:
+            from benchmarks.sources import measure_sources
+
+            findings.extend(measure_sources(sizes, device, Path(work_dir)))
         if "rollout" in options.only:
             from benchmarks.rollout import measure_rollout
 

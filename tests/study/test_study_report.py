@@ -9,7 +9,7 @@ from study_results import write_study
 
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.report import write_report
-from video_mirai.study.tables import contrasts
+from video_mirai.study.tables import contrasts, equal_compute
 from video_mirai.study.words import contrast_sentences, metric_sentences, warnings
 
 
@@ -36,6 +36,7 @@ def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
     assert {
         "Differences",
         "Arms against each other",
+        "At equal compute",
         "Cost",
         "Every seed",
         "Steps to the reference's final quality",
@@ -53,12 +54,26 @@ def test_a_contrast_has_a_sentence_and_rows(tmp_path: Path) -> None:
     write_study(tmp_path, gains={"foresight": 2.0, "window0": 2.0})
     numbers = StudyNumbers(tmp_path)
     [sentence] = contrast_sentences(numbers)
-    first = "Kept track (3 seeds; interval over seeds, then videos) no difference shown: +0.0 [+0.0, +0.0]; "
-    assert sentence.startswith(f"foresight against window0: {first}")
+    first = "Kept track no difference shown: +0.0 [+0.0, +0.0]; "
+    assert sentence.startswith(f"foresight against window0, 3 seeds: {first}")
     rows = contrasts(numbers).rows
     assert [row[:3] for row in rows] == [[title, "foresight", "window0"] for title in
                                          ("Kept track ↑", "Last window ↓", "Probe R2, 1 ahead ↑")]  # fmt: skip
     assert {row[-1] for row in rows} == {"unclear"}
+
+
+def test_equal_compute_says_where_an_arm_is_taken_and_why_not(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0})
+    kept = [row for row in equal_compute(StudyNumbers(tmp_path)).rows if row[0] == "Kept track ↑"]
+    # The teacher takes 40 of the baseline's 100 seconds, and a step of foresight twice as long.
+    assert [row[1:4] for row in kept] == [
+        ["foresight", "not counted", "50"], ["foresight", "counted", "30"], ["window0", "not counted", "100"],
+    ]  # fmt: skip
+    assert [row[6] for row in kept] == ["-2.0", "-5.2", "+0.0"]
+    (tmp_path / "teachers" / "wise" / "teacher.json").write_text(
+        '{"cpu_seconds": 120, "wall_seconds": 1, "attempts": [], "revision": "", "commands": []}'
+    )
+    assert equal_compute(StudyNumbers(tmp_path)).rows[1][3] == "the teacher alone costs more"
 
 
 def test_what_is_not_finished_is_said(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from video_mirai.study.tables import Table, study_tables
 from video_mirai.study.words import (
     chips,
     contrast_sentences,
-    equal_compute_sentences,
     intro,
     metric_sentences,
     warnings,
@@ -62,12 +61,9 @@ def write_report(results: Path) -> Path:
 def make_sections(numbers: StudyNumbers, plots: dict[str, Plot]) -> list[Section]:
     """The words first, then tables with their figures."""
     sections = [Section("What came out, at equal steps", metric_sentences(numbers), [], {})]
-    for title, sentences in (
-        ("Arms against each other, at equal steps", contrast_sentences(numbers)),
-        ("At equal compute", equal_compute_sentences(numbers)),
-    ):
-        if sentences:
-            sections.append(Section(title, sentences, [], {}))
+    contrasts = contrast_sentences(numbers)
+    if contrasts:
+        sections.append(Section("Two arms beside each other, at equal steps", contrasts, [], {}))
     for table in study_tables(numbers):
         stems = FIGURES_AFTER.get(table.title, ())
         shown = {stem: plots[stem] for stem in stems if stem in plots}

@@ -8,7 +8,14 @@ import numpy as np
 from video_mirai.evaluation.results import format_number
 from video_mirai.study.config import PrimaryMetric
 from video_mirai.study.numbers import Cost, StudyNumbers
-from video_mirai.study.statistics import Effect, Reached, difference, steps_to_reach
+from video_mirai.study.statistics import (
+    Effect,
+    EqualCompute,
+    Reached,
+    at_equal_compute,
+    difference,
+    steps_to_reach,
+)
 from video_mirai.study.words import interval_text, outcome
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -26,7 +33,7 @@ class Table(NamedTuple):
 
 def study_tables(numbers: StudyNumbers) -> list[Table]:
     """Every table that has rows."""
-    made = (differences, contrasts, reached, costs, seeds, references, settings, commands)
+    made = (differences, contrasts, equal_compute, reached, costs, seeds, references, settings, commands)
     return [table for make in made if (table := make(numbers)).rows]
 
 
@@ -56,6 +63,32 @@ def contrasts(numbers: StudyNumbers) -> Table:
     ]
     note = "One arm minus another, instead of minus the reference. Not among the primary comparisons."
     return Table("Arms against each other", note, ["metric", "arm", "against", "against's", "arm's", *COMPARED], rows)
+
+
+def equal_compute(numbers: StudyNumbers) -> Table:
+    """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
+    rows = []
+    for metric in numbers.config.primary:
+        for arm in _others(numbers):
+            for with_teacher in (False, True) if numbers.config.arms[arm].teacher is not None else (False,):
+                found = at_equal_compute(numbers, metric, arm, with_teacher=with_teacher)
+                if found is not None:
+                    counted = "counted" if with_teacher else "not counted"
+                    rows.append([_title(metric), arm, counted, *_at_equal_compute(metric, found)])
+    note = (
+        f"Where an arm has cost what {numbers.config.reference} costs in all, by mean cost over seeds; linear between "
+        "evaluated steps. “Counted”: the whole training of its teacher is the arm's, as if no other arm used it."
+    )
+    columns = ["metric", "arm", "teacher", "step", numbers.config.reference, "arm's", *COMPARED]
+    return Table("At equal compute", note, columns, rows)
+
+
+def _at_equal_compute(metric: PrimaryMetric, found: EqualCompute) -> list[str]:
+    """The step, and both values and the cells under COMPARED, or why there are none."""
+    if found.effect is None:
+        why = "the teacher alone costs more" if found.step <= 0 else f"{found.step:.0f}: not evaluated so early"
+        return [why, *["–"] * (2 + len(COMPARED))]
+    return [f"{found.step:.0f}" + " (its end: cheaper)" * found.capped, *_compared(metric, found.effect)]
 
 
 def _compared(metric: PrimaryMetric, found: Effect) -> list[str]:

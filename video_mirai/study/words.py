@@ -3,7 +3,7 @@
 from video_mirai.evaluation.results import Estimate, format_number
 from video_mirai.study.config import PrimaryMetric
 from video_mirai.study.numbers import StudyNumbers
-from video_mirai.study.statistics import Effect, at_equal_compute, difference
+from video_mirai.study.statistics import Effect, difference
 
 FEW_SEEDS = 5
 
@@ -80,38 +80,11 @@ def contrast_sentences(numbers: StudyNumbers) -> list[str]:
     """One sentence per pair of arms that the config names: every primary metric after the whole training."""
     found = []
     for pair in numbers.config.contrasts:
-        parts = [
-            f"{metric.name} ({len(effect.by_seed)} seeds; interval over {effect.over}) {_outcome(metric, effect)}"
-            for metric in numbers.config.primary
-            if (effect := difference(numbers, metric, pair.arm, pair.against)) is not None
-        ]
+        effects = [(metric, difference(numbers, metric, pair.arm, pair.against)) for metric in numbers.config.primary]
+        parts = [f"{metric.name} {_outcome(metric, effect)}" for metric, effect in effects if effect is not None]
         if parts:
-            found.append(f"{pair.arm} against {pair.against}: {'; '.join(parts)}.")
-    return found
-
-
-def equal_compute_sentences(numbers: StudyNumbers) -> list[str]:
-    """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
-    config, found = numbers.config, []
-    for metric in numbers.config.primary:
-        for arm in _others(numbers):
-            for with_teacher in (False, True):
-                if with_teacher and numbers.config.arms[arm].teacher is None:
-                    continue
-                compared = at_equal_compute(numbers, metric, arm, with_teacher=with_teacher)
-                if compared is None:
-                    continue
-                counted = "its teacher's training counted in" if with_teacher else "its teacher not counted"
-                counted = counted if numbers.config.arms[arm].teacher is not None else "no teacher"
-                if compared.step <= 0:
-                    found.append(f"{metric.name}: {arm}'s teacher alone costs what {config.reference} costs in all.")
-                    continue
-                where = f"{metric.name}: {arm} at step {compared.step:.0f} of {numbers.num_steps} ({counted}"
-                where += ", cheaper than the reference)" if compared.capped else ")"
-                if compared.effect is None:
-                    found.append(f"{where} was not evaluated so early.")
-                else:
-                    found.append(f"{where} {_outcome(metric, compared.effect)}.")
+            num_seeds = min(len(effect.by_seed) for _, effect in effects if effect is not None)
+            found.append(f"{pair.arm} against {pair.against}, {num_seeds} seeds: {'; '.join(parts)}.")
     return found
 
 

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from video_mirai.flow.schedule import denoising_sigmas
 from video_mirai.models.cache import KVCache
 from video_mirai.ops.masks import chunk_causal_mask
+from video_mirai.sampling import stream
 from video_mirai.sampling.rollout import RolloutSettings, rollout
 from video_mirai.sampling.state import RolloutState
 
@@ -135,3 +136,22 @@ def test_settings_that_make_no_sense_are_named(changes, message):
 def test_as_many_generators_as_samples_are_needed():
     with pytest.raises(ValueError, match="1 generators for a batch of 2"):
         next(rollout(tiny_model(), random_latents(1), settings(), [torch.Generator()]))
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "unipc", "flow_match"])
+def test_what_is_yielded_can_be_trained_on(solver: str) -> None:
+    frames = generate(tiny_model(), random_latents(2), settings(solver=solver), num_chunks=2)
+    weight = torch.ones((), requires_grad=True)
+    (frames * weight).square().sum().backward()
+    assert not frames.is_inference() and weight.grad is not None
+
+
+def test_sharded_weights_are_never_gathered_in_inference_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, history, seen = tiny_model(), random_latents(2), []
+    model.patch_embedding.register_forward_hook(lambda *_: seen.append(torch.is_inference_mode_enabled()))
+    usual = generate(model, history, settings(), num_chunks=2)
+    assert set(seen) == {True}
+    seen.clear()
+    monkeypatch.setattr(stream, "DTensor", torch.nn.Parameter)
+    assert torch.equal(generate(model, history, settings(), num_chunks=2), usual)
+    assert set(seen) == {False}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from video_mirai.flow.history import noise_history
 from video_mirai.models.cache import KVCache
@@ -58,6 +59,9 @@ class ChunkStream:
         self._fuse_commit = fuse_commit
         self._autocast_dtype = autocast_dtype
         self._frames_generated = 0
+        # Inference mode spares views their bookkeeping; but training uses again what sharded weights are gathered into.
+        is_sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        self._without_autograd = torch.no_grad if is_sharded else torch.inference_mode
 
     def take(self, chunk: Tensor) -> None:
         """A chunk of history (B, F, C, H, W)."""
@@ -136,7 +140,8 @@ class ChunkStream:
         self, frames: Tensor, sigmas: Tensor, context: Tensor | None, *, commit_frames: int, commit_first: bool
     ) -> Tensor:
         dtype = self._autocast_dtype
-        with torch.autocast(frames.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        autocast = torch.autocast(frames.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        with self._without_autograd(), autocast:
             output = self._model(
                 frames,
                 sigmas,

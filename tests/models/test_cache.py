@@ -3,19 +3,22 @@ import torch
 from tiny_models import TOKENS_PER_FRAME, random_latents, random_sigmas, tiny_model
 
 from video_mirai.models.cache import KVCache
+from video_mirai.models.layer_cache import LayerCache
 
 
 def held_frames(sink: int, window: int, commits: list[int]) -> tuple[list[int], KVCache]:
     """Commit frames numbered 0, 1, 2, ...; which numbers are held, in temporal order."""
-    cache = KVCache([torch.zeros(1, 1, sink + window, 2)], [torch.zeros(1, 1, sink + window + 1, 2)], 1, sink)
+    with_room = (1, 1, sink + window + 1, 2)
+    layer = LayerCache(torch.zeros(1, 1, sink + window, 2), torch.zeros(with_room), torch.zeros(with_room))
+    cache = KVCache([layer], 1, sink)
     for count in commits:
         numbers = torch.arange(cache.frames_seen, cache.frames_seen + count, dtype=torch.float32)
         keys = numbers[None, :, None, None].expand(1, -1, 1, 2)
         commit = cache.plan_commit(count, 1, 1)
-        cache.write(0, keys, keys, commit)
+        layer.write(keys, keys, commit)
         cache.advance(commit)
     order = cache.slot_positions().argsort()
-    return cache.read(0, cache.frames)[1][0, order, 0, 0].int().tolist(), cache
+    return layer.read(cache.frames)[1][0, order, 0, 0].int().tolist(), cache
 
 
 @pytest.mark.parametrize(

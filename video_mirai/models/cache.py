@@ -6,27 +6,12 @@ import torch
 from torch import Tensor
 
 from video_mirai.models.context_memory import ContextMemory
+from video_mirai.models.layer_cache import Commit, LayerCache
 from video_mirai.models.modulation import SigmaMemory
-from video_mirai.ops.rope import rope_factors, rotate
+from video_mirai.ops.rope import rope_factors
 
 if TYPE_CHECKING:
     from video_mirai.models.causal_dit import CausalVideoDiT
-
-
-class Commit(NamedTuple):
-    """What taking in the next frames means, the same for every layer.
-
-    Attributes:
-        num_frames: frames taken in, those that the window has no room for included.
-        moves: (which of these frames, the slot it goes to) of those that are held afterwards.
-        held_frames: frames held afterwards.
-        factors: rotation of every slot afterwards, (held_frames * N, head_dim / 2) complex.
-    """
-
-    num_frames: int
-    moves: list[tuple[int, int]]
-    held_frames: int
-    factors: Tensor
 
 
 class CacheSizes(NamedTuple):
@@ -49,18 +34,17 @@ class KVCache:
     stretch of memory and nothing is concatenated.
 
     Attributes:
+        layers: what is kept of every layer.
         frames_seen: frames committed since the start, evicted ones included.
         context: keys and values of the cross-attention, kept while the context stays the same.
         sigmas: modulation by the noise levels that passes come with.
     """
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], tokens_per_frame: int, sink_frames: int) -> None:
-        self._keys = keys  # (B, heads, capacity * N, head_dim) each
-        self._rotated = [torch.zeros_like(layer_values) for layer_values in values]
-        self._values = values  # (B, heads, (capacity + room) * N, head_dim) each
+    def __init__(self, layers: list[LayerCache], tokens_per_frame: int, sink_frames: int) -> None:
+        self.layers = layers
         self.tokens_per_frame = tokens_per_frame
         self.sink_frames = sink_frames
-        self.capacity_frames = keys[0].shape[2] // tokens_per_frame
+        self.capacity_frames = layers[0].keys.shape[2] // tokens_per_frame
         self.frames_seen = 0
         self.context = ContextMemory()
         self.sigmas = SigmaMemory()
@@ -90,12 +74,14 @@ class KVCache:
             raise ValueError(f"a cache needs room: got sink_frames={sink_frames}, window_frames={window_frames}.")
         config = model.config
 
-        def buffers(frames: int) -> list[Tensor]:
+        def buffer(frames: int) -> Tensor:
             shape = (batch_size, config.num_attention_heads, frames * tokens_per_frame, config.attention_head_dim)
-            return [torch.zeros(shape, device=model.device, dtype=dtype or model.dtype) for _ in model.blocks]
+            return torch.zeros(shape, device=model.device, dtype=dtype or model.dtype)
 
         capacity = sink_frames + window_frames
-        return cls(buffers(capacity), buffers(capacity + room_frames), tokens_per_frame, sink_frames)
+        with_room = capacity + room_frames
+        layers = [LayerCache(buffer(capacity), buffer(with_room), buffer(with_room)) for _ in model.blocks]
+        return cls(layers, tokens_per_frame, sink_frames)
 
     @property
     def frames(self) -> int:
@@ -103,13 +89,18 @@ class KVCache:
         return min(self.frames_seen, self.capacity_frames)
 
     @property
+    def is_full(self) -> bool:
+        """Whether window and sink hold as much as they can."""
+        return self.frames == self.capacity_frames
+
+    @property
     def batch_size(self) -> int:
-        return self._keys[0].shape[0]
+        return self.layers[0].keys.shape[0]
 
     @property
     def num_bytes(self) -> int:
         """Memory of all buffers; it never changes while passes bring equally many frames."""
-        return sum(buffer.nbytes for buffer in (*self._keys, *self._values, *self._rotated))
+        return sum(buffer.nbytes for layer in self.layers for buffer in layer)
 
     def slot_positions(self) -> Tensor:
         """(frames,) temporal position of the frame in every slot: its rank among the frames that are held."""
@@ -119,39 +110,25 @@ class KVCache:
         """What taking in the next `num_frames` frames, of rows x columns tokens each, will mean."""
         seen = self.frames_seen + num_frames
         held = min(seen, self.capacity_frames)
-        return Commit(num_frames, self._moves(num_frames), held, self.rope(self._positions(seen), held, rows, columns))
+        kept, slots = self._places(num_frames)
+        factors = self.rope(self._positions(seen), held, rows, columns)
+        frames = torch.tensor(slots, dtype=torch.long, device=factors.device)
+        return Commit(num_frames, kept, held, self._tokens_of(frames), factors)
 
     def rope(self, positions: Tensor, end: int, rows: int, columns: int) -> Tensor:
         """`rope_factors` of frames at positions below `end`, from a table: a rollout asks for the same again."""
         table = self._rope_table
         if table is None or self._rope_grid != (rows, columns) or len(table) < end:
             every = torch.arange(end, device=positions.device)
-            table = rope_factors(every, rows, columns, self._keys[0].shape[-1]).unflatten(0, (end, -1))
+            table = rope_factors(every, rows, columns, self.layers[0].keys.shape[-1]).unflatten(0, (end, -1))
             self._rope_table, self._rope_grid = table, (rows, columns)
         return table[positions].flatten(0, 1)
 
-    def read(self, layer: int, held_frames: int) -> tuple[Tensor, Tensor]:
-        """Rotated keys and values of a layer (0-based), (B, held * N, heads, head_dim), in slot order."""
-        held = held_frames * self.tokens_per_frame
-        return self._rotated[layer][:, :, :held].transpose(1, 2), self._values[layer][:, :, :held].transpose(1, 2)
-
-    def read_with(self, layer: int, held_frames: int, rotated: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, followed by the keys and values of the present pass, (B, new * N, heads, head_dim).
-
-        Without gradients they are copied behind the held ones; the result is good until the next pass.
-        """
-        if torch.is_grad_enabled():
-            past_keys, past_values = self.read(layer, held_frames)
-            return (
-                torch.cat([past_keys.to(rotated.dtype), rotated], dim=1),
-                torch.cat([past_values.to(values.dtype), values], dim=1),
-            )
-        held = held_frames * self.tokens_per_frame
-        end = held + rotated.shape[1]
-        self._make_room(end)
-        for buffer, new in ((self._rotated[layer], rotated), (self._values[layer], values)):
-            buffer[:, :, held:end] = new.transpose(1, 2)
-        return self._rotated[layer][:, :, :end].transpose(1, 2), self._values[layer][:, :, :end].transpose(1, 2)
+    def make_room(self, frames: int) -> None:
+        """Buffers of rotated keys and values for at least so many frames, keeping what they hold."""
+        missing = frames * self.tokens_per_frame - self.layers[0].values.shape[2]
+        if missing > 0:
+            self.layers = [layer.enlarged(missing) for layer in self.layers]
 
     def in_slot_order(self, mask: Tensor) -> Tensor:
         """Move a mask's cached columns from temporal order to slot order; the columns after them stay.
@@ -159,25 +136,8 @@ class KVCache:
         Args:
             mask: (Q, frames * N + Q) bool.
         """
-        positions = self.slot_positions()
-        within = torch.arange(self.tokens_per_frame, device=positions.device)
-        cached = (positions[:, None] * self.tokens_per_frame + within).flatten()
+        cached = self._tokens_of(self.slot_positions())
         return torch.cat([mask[:, cached], mask[:, len(cached) :]], dim=1)
-
-    def write(self, layer: int, keys: Tensor, values: Tensor, commit: Commit) -> None:
-        """Store un-rotated keys and values of the frames that follow, and rotate all that is held to its new position.
-
-        Args:
-            keys, values: (B, new frames * N, heads, head_dim).
-        """
-        tokens = self.tokens_per_frame
-        for source, slot in commit.moves:
-            new, place = slice(source * tokens, (source + 1) * tokens), slice(slot * tokens, (slot + 1) * tokens)
-            self._keys[layer][:, :, place] = keys.detach()[:, new].transpose(1, 2)
-            self._values[layer][:, :, place] = values.detach()[:, new].transpose(1, 2)
-        held = commit.held_frames * tokens
-        turned = rotate(self._keys[layer][:, :, :held].transpose(1, 2), commit.factors)
-        self._rotated[layer][:, :, :held] = turned.transpose(1, 2)
 
     def advance(self, commit: Commit) -> None:
         """Count frames whose keys every layer has written."""
@@ -187,29 +147,29 @@ class KVCache:
         """All that a cache of the same sizes needs to go on as this one."""
         held = self.frames * self.tokens_per_frame
         tensors = {"frames_seen": torch.tensor(self.frames_seen)}
-        for layer, (keys, rotated, values) in enumerate(zip(self._keys, self._rotated, self._values, strict=True)):
-            for name, buffer in (("keys", keys), ("rotated", rotated), ("values", values)):
-                tensors[f"{name}.{layer}"] = buffer[:, :, :held].contiguous()
+        for number, layer in enumerate(self.layers):
+            for name, buffer in layer._asdict().items():
+                tensors[f"{name}.{number}"] = buffer[:, :, :held].contiguous()
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Go on from another cache's state; ValueError where its sizes are others."""
         seen = int(tensors["frames_seen"])
         held = min(seen, self.capacity_frames) * self.tokens_per_frame
-        for layer, buffers in enumerate(zip(self._keys, self._rotated, self._values, strict=True)):
-            for name, buffer in zip(("keys", "rotated", "values"), buffers, strict=True):
-                saved, place = tensors.get(f"{name}.{layer}"), buffer[:, :, :held]
+        for number, layer in enumerate(self.layers):
+            for name, buffer in layer._asdict().items():
+                saved, place = tensors.get(f"{name}.{number}"), buffer[:, :, :held]
                 if saved is None or saved.shape != place.shape:
                     found = "nothing" if saved is None else tuple(saved.shape)
                     raise ValueError(
-                        f"the saved cache does not fit: {name} of layer {layer + 1} should be {tuple(place.shape)}, "
+                        f"the saved cache does not fit: {name} of layer {number + 1} should be {tuple(place.shape)}, "
                         f"found {found}; model, batch, window and sink must be those it was saved with."
                     )
                 place.copy_(saved)
         self.frames_seen = seen
 
     def _positions(self, frames_seen: int) -> Tensor:
-        slots = torch.arange(min(frames_seen, self.capacity_frames), device=self._keys[0].device)
+        slots = torch.arange(min(frames_seen, self.capacity_frames), device=self.layers[0].keys.device)
         window = self.capacity_frames - self.sink_frames
         evicted = frames_seen - self.capacity_frames
         if evicted <= 0 or window == 0:
@@ -217,25 +177,20 @@ class KVCache:
         rank = (slots - self.sink_frames - evicted) % window + self.sink_frames
         return torch.where(slots < self.sink_frames, slots, rank)
 
-    def _moves(self, count: int) -> list[tuple[int, int]]:
-        """(which of the next `count` frames, its slot) of those that survive."""
+    def _places(self, count: int) -> tuple[tuple[int, ...], list[int]]:
+        """Which of the next `count` frames survive, and the slot that each of those goes to."""
         window = self.capacity_frames - self.sink_frames
         end = self.frames_seen + count
-        moves: list[tuple[int, int]] = []
+        places: dict[int, int] = {}
         for offset in range(count):
             frame = self.frames_seen + offset
             if frame < self.sink_frames:
-                moves.append((offset, frame))
+                places[offset] = frame
             elif window and frame >= end - window:
-                moves.append((offset, self.sink_frames + (frame - self.sink_frames) % window))
-        return moves
+                places[offset] = self.sink_frames + (frame - self.sink_frames) % window
+        return tuple(places), list(places.values())
 
-    def _make_room(self, tokens: int) -> None:
-        """Buffers of at least so many tokens, keeping what they hold."""
-        missing = tokens - self._values[0].shape[2]
-        if missing <= 0:
-            return
-        for buffers in (self._rotated, self._values):
-            for layer, buffer in enumerate(buffers):
-                batch, heads, _, head_dim = buffer.shape
-                buffers[layer] = torch.cat([buffer, buffer.new_zeros(batch, heads, missing, head_dim)], dim=2)
+    def _tokens_of(self, frames: Tensor) -> Tensor:
+        """(len(frames) * N,) numbers of the frames' tokens."""
+        within = torch.arange(self.tokens_per_frame, device=frames.device)
+        return (frames[:, None] * self.tokens_per_frame + within).flatten()

@@ -9,28 +9,65 @@ from diffusers.models.transformers.transformer_wan import WanAttention
 from einops import rearrange
 from torch import Tensor, nn
 
-from video_mirai.models.cache import Commit, KVCache
-from video_mirai.models.context_memory import ContextKeys
+from video_mirai.models.context_memory import ContextKeys, ContextMemory
+from video_mirai.models.layer_cache import Commit, LayerCache
 from video_mirai.models.modulation import Modulation
 from video_mirai.ops.attention import PreparedMask, attend
 from video_mirai.ops.rope import rotate
 
 
-class CacheSlot(NamedTuple):
-    """One layer's part of the cache (0-based), and what this pass writes to it.
+class PassPlan(NamedTuple):
+    """What a pass reads of the cache, and what it writes to it; the same for every layer.
 
     commit: the first frames given are taken in; None = nothing is.
     commit_first: before the frames after them attend, and they don't attend to those: two passes in one.
-    ended_frames: of so many, the committed ones, nothing but keys and values is needed; those after them go on alone.
-    modulations: those known of this pass's noise levels, by layer; a block adds its own.
     """
 
-    cache: KVCache
-    layer: int
+    tokens_per_frame: int
+    held_frames: int
     commit: Commit | None
     commit_first: bool
+
+
+class CacheSlot(NamedTuple):
+    """One layer's part of the cache in a pass.
+
+    ended_frames: of so many, the committed ones, nothing but keys and values is needed; those after them go on alone.
+    """
+
+    cache: LayerCache
+    plan: PassPlan
     ended_frames: int
+
+
+class CachedLayer(NamedTuple):
+    """A block's part of a cache (layer: 0-based), and what is known of it from earlier passes; the block adds its own.
+
+    context: keys and values of the cross-attention.
+    modulations: by this pass's noise levels, by layer.
+    """
+
+    layer: int
+    slot: CacheSlot
+    context: ContextMemory
     modulations: dict[int, Modulation]
+
+
+class Shared(NamedTuple):
+    """What all blocks of a pass are given; of_frames (B, F, 6, D), from which each makes its modulation."""
+
+    of_frames: Tensor
+    context: Tensor | None
+    rope: Tensor
+    mask: PreparedMask
+    backend: str
+
+
+class Known(NamedTuple):
+    """What noise levels and context are to one block; the same for all passes with these."""
+
+    modulation: Modulation
+    context_keys: ContextKeys | None
 
 
 class Projected(NamedTuple):
@@ -43,10 +80,7 @@ class Projected(NamedTuple):
 
 
 class CausalBlock(nn.Module):
-    """WanTransformerBlock in three parts: `project`, attention, `finish`.
-
-    Attention depends on cache and mask; the parts beside it always get the same shapes, so that they can be compiled.
-    """
+    """WanTransformerBlock; what passes have in common, `known`, is apart from what each has to `run`."""
 
     def __init__(
         self, width: int, ffn_dim: int, num_heads: int, cross_attn_norm: bool, eps: float, *, has_context: bool
@@ -64,59 +98,66 @@ class CausalBlock(nn.Module):
         self.ffn = FeedForward(width, inner_dim=ffn_dim, activation_fn="gelu-approximate")
         self.norm3 = FP32LayerNorm(width, eps, elementwise_affine=False)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
-        self._parts_compiled = False
 
-    def forward(
-        self,
-        hidden: Tensor,
-        of_frames: Tensor,
-        context: Tensor | None,
-        rope: Tensor,
-        mask: PreparedMask,
-        backend: str,
-        slot: CacheSlot | None = None,
+    def forward(self, hidden: Tensor, shared: Shared, cached: CachedLayer | None = None) -> Tensor:
+        """(B, F*N, D) -> the same, without the frames that end here."""
+        slot = cached.slot if cached is not None else None
+        return self.run(hidden, self.known(shared, cached), shared.rope, shared.mask, shared.backend, slot)
+
+    def known(self, shared: Shared, cached: CachedLayer | None) -> Known:
+        """Computed, or remembered."""
+        keys = self._context_keys(shared.context, cached) if shared.context is not None else None
+        return Known(self._modulation(shared.of_frames, cached), keys)
+
+    def run(
+        self, hidden: Tensor, known: Known, rope: Tensor, mask: PreparedMask, backend: str, slot: CacheSlot | None
     ) -> Tensor:
-        """(B, F*N, D) -> the same, without the frames that end here; of_frames (B, F, 6, D) is for all blocks."""
-        modulation = self._modulation(of_frames, slot)
-        projected = self.project(hidden, modulation, rope)
+        """The same with tensors alone; a slot's cache is written in place."""
+        modulation, keys = known
+        projected = self._project(hidden, modulation, rope)
         if slot is None:
             mixed = attend(projected.query, projected.rotated, projected.value, mask, backend)
-        else:
-            mixed = _attend_with_cache(projected, mask, backend, slot)
-        keys = self._context_keys(context, slot) if context is not None else None
-        if slot is not None and slot.ended_frames:
+            return self._finish(hidden, modulation, mixed, keys, backend)
+        mixed = _attend_with_cache(projected, mask, backend, slot)
+        if slot.ended_frames:
             if not mixed.shape[1]:
                 return hidden[:, :0]
-            frames = hidden.shape[1] // slot.cache.tokens_per_frame
+            frames = hidden.shape[1] // slot.plan.tokens_per_frame
             keys = _of_later_frames(keys, frames, slot.ended_frames, len(hidden)) if keys is not None else None
             hidden, modulation = hidden[:, -mixed.shape[1] :], modulation.after(slot.ended_frames)
-        return self.finish(hidden, modulation, mixed, keys, backend)
+        return self._finish(hidden, modulation, mixed, keys, backend)
 
-    def compile_parts(self) -> None:
-        """Both parts beside attention, once; the same code serves every block."""
-        if not self._parts_compiled:
-            self.project = torch.compile(self.project, dynamic=False)  # type: ignore[method-assign]
-            self.finish = torch.compile(self.finish, dynamic=False)  # type: ignore[method-assign]
-            self._parts_compiled = True
-
-    def _modulation(self, of_frames: Tensor, slot: CacheSlot | None) -> Modulation:
+    def _modulation(self, of_frames: Tensor, cached: CachedLayer | None) -> Modulation:
         """What the noise levels say to all blocks, as this one takes it."""
-        if slot is not None and slot.layer in slot.modulations:
-            return slot.modulations[slot.layer]
+        if cached is not None and cached.layer in cached.modulations:
+            return cached.modulations[cached.layer]
         table = self.scale_shift_table[:, None] + of_frames.float()
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.chunk(6, dim=2)
         modulation = Modulation(shift, 1 + scale, gate, ffn_shift, 1 + ffn_scale, ffn_gate)
-        if slot is not None:
-            slot.modulations[slot.layer] = modulation
+        if cached is not None:
+            cached.modulations[cached.layer] = modulation
         return modulation
 
-    def project(self, hidden: Tensor, modulation: Modulation, rope: Tensor) -> Projected:
+    def _context_keys(self, context: Tensor, cached: CachedLayer | None) -> ContextKeys:
+        """Keys and values of the context, (B, L, D) or (B, F, L, D): one for every frame."""
+        keys = cached.context.recall(cached.layer) if cached is not None else None
+        if keys is None:
+            sources = context.flatten(0, 1) if context.ndim == 4 else context
+            value = self.attn2.to_v(sources)
+            key = self.attn2.norm_k(self.attn2.to_k(sources).float())
+            heads = (self.attn2.heads, -1)
+            keys = key.unflatten(2, heads).to(value.dtype), value.unflatten(2, heads)
+            if cached is not None:
+                cached.context.keep(cached.layer, keys)
+        return keys
+
+    def _project(self, hidden: Tensor, modulation: Modulation, rope: Tensor) -> Projected:
         """What self-attention takes."""
         normed = _modulate(self.norm1, hidden, modulation.scale, modulation.shift)
-        query, key, value = _project(self.attn1, normed, normed)
+        query, key, value = _query_key_value(self.attn1, normed)
         return Projected(rotate(query, rope).to(value.dtype), key, rotate(key, rope).to(value.dtype), value)
 
-    def finish(
+    def _finish(
         self, hidden: Tensor, modulation: Modulation, mixed: Tensor, keys: ContextKeys | None, backend: str
     ) -> Tensor:
         """All that follows self-attention, whose result is `mixed`."""
@@ -127,19 +168,6 @@ class CausalBlock(nn.Module):
             hidden = hidden + self._cross_attention(normed, keys, backend)
         normed = _modulate(self.norm3, hidden, modulation.ffn_scale, modulation.ffn_shift)
         return _add_gated(hidden, self.ffn(normed), modulation.ffn_gate)
-
-    def _context_keys(self, context: Tensor, slot: CacheSlot | None) -> ContextKeys:
-        """Keys and values of the context, (B, L, D) or (B, F, L, D): one for every frame."""
-        keys = slot.cache.context.recall(slot.layer) if slot is not None else None
-        if keys is None:
-            sources = context.flatten(0, 1) if context.ndim == 4 else context
-            value = self.attn2.to_v(sources)
-            key = self.attn2.norm_k(self.attn2.to_k(sources).float())
-            heads = (self.attn2.heads, -1)
-            keys = key.unflatten(2, heads).to(value.dtype), value.unflatten(2, heads)
-            if slot is not None:
-                slot.cache.context.keep(slot.layer, keys)
-        return keys
 
     def _cross_attention(self, normed: Tensor, keys: ContextKeys, backend: str) -> Tensor:
         attn, (key, value) = self.attn2, keys
@@ -164,27 +192,25 @@ def autocasts(x: Tensor) -> bool:
 
 def _attend_with_cache(new: Projected, mask: PreparedMask, backend: str, slot: CacheSlot) -> Tensor:
     """Attention to past frames and those given; then, or in between, the cache takes in what it is told to."""
-    cache, layer, commit = slot.cache, slot.layer, slot.commit
+    cache, plan, commit = slot.cache, slot.plan, slot.plan.commit
+    held = plan.held_frames * plan.tokens_per_frame
     if commit is None:
-        return _attend_to_past(new, cache, layer, cache.frames, mask, backend)
-    committed = commit.num_frames * cache.tokens_per_frame
+        return _attend_to_past(new, cache, held, mask, backend)
+    committed = commit.num_frames * plan.tokens_per_frame
     first = Projected(*(part[:, :committed] for part in new))
     mixed = []
     # The write comes after attention has read what it may evict.
     if not slot.ended_frames:
-        present = first if slot.commit_first else new
-        mixed.append(_attend_to_past(present, cache, layer, cache.frames, mask, backend))
-    cache.write(layer, first.key, first.value, commit)
-    if slot.commit_first:
+        mixed.append(_attend_to_past(first if plan.commit_first else new, cache, held, mask, backend))
+    cache.write(first.key, first.value, commit)
+    if plan.commit_first:
         rest = Projected(*(part[:, committed:] for part in new))
-        mixed.append(_attend_to_past(rest, cache, layer, commit.held_frames, None, backend))
+        mixed.append(_attend_to_past(rest, cache, commit.held_frames * plan.tokens_per_frame, None, backend))
     return torch.cat(mixed, dim=1) if mixed else new.query[:, :0]
 
 
-def _attend_to_past(
-    new: Projected, cache: KVCache, layer: int, held_frames: int, mask: PreparedMask, backend: str
-) -> Tensor:
-    keys, values = cache.read_with(layer, held_frames, new.rotated, new.value)
+def _attend_to_past(new: Projected, cache: LayerCache, held_tokens: int, mask: PreparedMask, backend: str) -> Tensor:
+    keys, values = cache.read_with(held_tokens, new.rotated, new.value)
     return attend(new.query, keys, values, mask, backend)
 
 
@@ -197,15 +223,15 @@ def _of_later_frames(keys: ContextKeys, frames: int, ended: int, batch: int) -> 
     return later[0], later[1]
 
 
-def _project(attn: WanAttention, queries: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, (B, L, heads, head_dim) each; query and key normalised across heads and in fp32.
+def _query_key_value(attn: WanAttention, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, L, heads, head_dim) each; query and key normalised across heads and in fp32.
 
     The rotation wants fp32 too, and a norm of bf16 with fp32 weights has no fused kernel.
     """
     heads = (attn.heads, -1)
-    value = attn.to_v(sources)
-    query = attn.norm_q(attn.to_q(queries).float())
-    key = attn.norm_k(attn.to_k(sources).float())
+    value = attn.to_v(normed)
+    query = attn.norm_q(attn.to_q(normed).float())
+    key = attn.norm_k(attn.to_k(normed).float())
     return query.unflatten(2, heads), key.unflatten(2, heads), value.unflatten(2, heads)
 
 

@@ -13,8 +13,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_mirai.flow.path import velocity_from_data
-from video_mirai.models.cache import Commit, KVCache
-from video_mirai.models.causal_block import CacheSlot, CausalBlock, autocasts, product_dtype
+from video_mirai.models.cache import KVCache
+from video_mirai.models.causal_block import (
+    CachedLayer,
+    CacheSlot,
+    CausalBlock,
+    PassPlan,
+    Shared,
+    autocasts,
+    product_dtype,
+)
+from video_mirai.models.compiled_pass import CompiledPasses
+from video_mirai.models.layer_cache import Commit
 from video_mirai.models.modulation import Conditioning
 from video_mirai.ops.attention import prepare_mask
 from video_mirai.ops.rope import rope_factors
@@ -101,20 +111,20 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         self.proj_out = nn.Linear(width, (out_channels or in_channels) * math.prod(patch_size))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
         self.gradient_checkpointing = False
+        self._compiled: CompiledPasses | None = None
 
     def tokens_per_frame(self, height: int, width: int) -> int:
         """Tokens of one latent frame of the given height and width."""
         rows, columns = self.grid(height, width)
         return rows * columns
 
-    def compile_parts(self) -> None:
-        """torch.compile of every block but its attention, for rollouts: static shapes, whatever the cache holds.
+    def compile_passes(self) -> None:
+        """From now on a rollout's passes are compiled, each as a whole, once its window is full.
 
-        Calling it again changes nothing.
+        Calling it again changes nothing, unless the weights lie somewhere else now.
         """
-        for block in self.blocks:
-            assert isinstance(block, CausalBlock)
-            block.compile_parts()
+        if self._compiled is None or not self._compiled.is_of(self.blocks):
+            self._compiled = CompiledPasses(self.blocks, self.config.attention_backend)
 
     def forward(
         self,
@@ -169,26 +179,47 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         prepared = prepare_mask(mask, self.config.attention_backend, dtype)
 
         skipped = commit_frames if after_commit else 0
-        captured: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
-                hidden = self._gradient_checkpointing_func(
-                    block, hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend
-                )
-            else:
-                slot = None
-                if cache is not None:
-                    ended = skipped if index + 1 == len(self.blocks) else 0
-                    slot = CacheSlot(cache, index, commit, commit_first, ended, conditioning.blocks)
-                hidden = block(
-                    hidden, conditioning.of_frames, context, rope, prepared, self.config.attention_backend, slot
-                )
-            if index + 1 in capture:
-                captured[index + 1] = hidden
+        shared = Shared(conditioning.of_frames, context, rope, prepared, self.config.attention_backend)
+        layers: list[CachedLayer] = []
+        if cache is not None:
+            plan = PassPlan(cache.tokens_per_frame, cache.frames, commit, commit_first)
+            layers = _layers_of(cache, latents.shape[1], plan, skipped, conditioning)
+        if cache is not None and self._is_compiled(cache, commit, commit_first, mask, capture):
+            hidden, captured = self._run_compiled(hidden, shared, layers), dict[int, Tensor]()
+        else:
+            hidden, captured = self._run_blocks(hidden, shared, layers, capture)
         if cache is not None and commit is not None:
             cache.advance(commit)
         conditioning = conditioning.after(skipped)
         return DiTOutput(self._velocity(hidden, conditioning, latents[:, skipped:], sigmas[:, skipped:]), captured)
+
+    def _run_blocks(
+        self, hidden: Tensor, shared: Shared, layers: list[CachedLayer], capture: Sequence[int]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The residual stream after all blocks, and after those asked for; layers: of the cache, if there is one."""
+        captured: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            if layers:
+                hidden = block(hidden, shared, layers[index])
+            elif self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = self._gradient_checkpointing_func(block, hidden, shared)
+            else:
+                hidden = block(hidden, shared)
+            if index + 1 in capture:
+                captured[index + 1] = hidden
+        return hidden, captured
+
+    def _is_compiled(
+        self, cache: KVCache, commit: Commit | None, commit_first: bool, mask: Tensor | None, capture: Sequence[int]
+    ) -> bool:
+        """Whether it is one of the passes that a rollout with a full window consists of."""
+        is_steady = cache.is_full and (commit is None or commit_first) and mask is None and not capture
+        return self._compiled is not None and is_steady and not torch.is_grad_enabled()
+
+    def _run_compiled(self, hidden: Tensor, shared: Shared, layers: list[CachedLayer]) -> Tensor:
+        assert self._compiled is not None
+        known = [block.known(shared, layer) for block, layer in zip(self.blocks, layers, strict=True)]  # type: ignore[operator]
+        return self._compiled(hidden, shared.rope, known, [layer.slot for layer in layers])
 
     def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
         """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
@@ -271,6 +302,20 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         unknown = [layer for layer in capture if not 1 <= layer <= self.config.num_layers]
         if unknown:
             raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
+
+
+def _layers_of(
+    cache: KVCache, frames: int, plan: PassPlan, skipped: int, conditioning: Conditioning
+) -> list[CachedLayer]:
+    """The cache's layers, with room for a pass of so many frames; in the last one the skipped ones end."""
+    end = plan.held_frames + frames
+    if plan.commit is not None and plan.commit_first:
+        committed = plan.commit.num_frames
+        end = max(plan.held_frames + committed, plan.commit.held_frames + frames - committed)
+    cache.make_room(end)
+    last = len(cache.layers) - 1
+    slots = [CacheSlot(layer, plan, skipped if index == last else 0) for index, layer in enumerate(cache.layers)]
+    return [CachedLayer(index, slot, cache.context, conditioning.blocks) for index, slot in enumerate(slots)]
 
 
 def _check_commit(

@@ -36,17 +36,19 @@ def rotate(x: Tensor, factors: Tensor) -> Tensor:
 
     Args:
         x: (B, L, heads, head_dim).
-        factors: (L, head_dim / 2) complex.
+        factors: (L, head_dim / 2) complex; or (L, head_dim / 2, 2), the same as real numbers.
     """
-    if torch.compiler.is_compiling():
+    if not factors.is_complex():
         return rotate_real(x, factors)
+    if torch.compiler.is_compiling():
+        return rotate_real(x, torch.view_as_real(factors))
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * factors[:, None]).flatten(-2).to(x.dtype)  # one factor for all heads
 
 
 def rotate_real(x: Tensor, factors: Tensor) -> Tensor:
-    """The same in real numbers, because torch.compile makes no code for complex ones."""
-    real, imaginary = torch.view_as_real(factors)[:, None].unbind(-1)
+    """The same in real numbers, factors (L, head_dim / 2, 2), because torch.compile makes no code for complex ones."""
+    real, imaginary = factors[:, None].unbind(-1)
     first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([first * real - second * imaginary, first * imaginary + second * real], dim=-1)
     return turned.flatten(-2).to(x.dtype)

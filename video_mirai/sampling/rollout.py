@@ -30,7 +30,7 @@ class RolloutSettings:
         history_sigma: noise level given to history frames, and told to the model; 0 = clean.
         precision: "fp32", or "bf16" for autocast around the model.
         fuse_commit: one pass commits a chunk and begins the next; false = a pass for each, with the same result.
-        compile: torch.compile of all but attention; the first chunks take a minute or so longer.
+        compile: whole passes are compiled, once the window is full; the first such chunk takes a minute or so longer.
     """
 
     num_steps: int = 8
@@ -76,7 +76,7 @@ def rollout(
     _check(model, history, settings, generator)
     model.eval()
     if settings.compile:
-        model.compile_parts()
+        model.compile_passes()
     views = guidance_views(settings.guidance, settings.history_sigma)
     state = state if state is not None else RolloutState()
     if state.cache is None:

@@ -207,7 +207,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Losses and rollouts of the averaged weights on held-out clips; draws from no training generator."""
         assert self.validator is not None
-        # Eager, because rollouts come in shapes that would each be compiled anew.
+        # Eager, because clips come in shapes that would each be compiled anew.
         with ema_weights(self.objective.student, self.ema), torch.compiler.set_stance("force_eager"):
             numbers = self.validator.run(self.objective, self.codec, self.accelerator, self.run_dir, self.step)
         self._validated = (self.step, numbers["validation/loss"])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Validator:
         self.config = config
         self.loss_set = loss_set
         self.rollout_set = rollout_set
-        self.settings = settings
+        self.settings = replace(settings, compile=False)  # rollouts come in shapes that would each be compiled anew
         self.fps = fps
         self.seed = seed
 

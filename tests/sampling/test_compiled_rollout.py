@@ -1,3 +1,4 @@
+import copy
 from itertools import islice
 
 import pytest
@@ -69,6 +70,12 @@ def test_a_compiled_rollout_passes_on_all_that_blocks_need(options, backend, mon
 def test_nothing_is_compiled_before_the_window_is_full(compilations):
     generate(tiny_model(), RolloutSettings(num_steps=2, window_frames=9, compile=True), 4)
     assert compilations == []
+
+
+def test_a_copied_model_compiles_its_own_passes():
+    model = tiny_model()
+    model.compile_passes()
+    assert copy.deepcopy(model)._compiled is None
 
 
 def test_passes_compiled_for_weights_that_were_replaced_are_dropped():

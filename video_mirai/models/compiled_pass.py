@@ -36,6 +36,9 @@ class CompiledPasses:
         self._weights = _places(blocks)
         self._compiled: dict[Hashable, Callable[..., Tensor]] = {}
 
+    def __deepcopy__(self, memo: object) -> None:
+        """A copied model has weights of its own, and compiles its own passes."""
+
     def is_of(self, blocks: nn.ModuleList) -> bool:
         """Whether these blocks' weights lie where they lay when this was made."""
         return _places(blocks) == self._weights
@@ -100,18 +103,20 @@ def _kind(passed: Passed, slots: Sequence[CacheSlot]) -> Hashable:
 
 
 def _compile(blocks: AllBlocks, passed: Passed) -> Callable[..., Tensor]:
+    from torch._inductor import aoti_compile_and_package, aoti_load_package  # heavy, and few need it
+
     start = time.perf_counter()
     logger.info("compiling a pass of %d tokens ...", passed[0].shape[1])
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.no_grad():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own
             program = torch.export.export(blocks, _like(passed), strict=False)
-            package = torch._inductor.aoti_compile_and_package(
+            package = aoti_compile_and_package(
                 program,
                 package_path=str(Path(folder) / "pass.pt2"),
                 inductor_configs={"aot_inductor.package_constants_in_so": False},
             )
-        run = torch._inductor.aoti_load_package(package)
+        run = aoti_load_package(package)
     weights: dict[str, Tensor] = {name: blocks.get_parameter(name) for name in run.get_constant_fqns()}
     run.load_constants(weights, check_full_update=True, user_managed=True)
     logger.info("compiled in %.0f s", time.perf_counter() - start)

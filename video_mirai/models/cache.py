@@ -12,6 +12,7 @@ from video_mirai.ops.rope import rope_factors
 
 if TYPE_CHECKING:
     from video_mirai.models.causal_dit import CausalVideoDiT
+    from video_mirai.models.compiled_pass import CompiledPasses
 
 
 class CacheSizes(NamedTuple):
@@ -38,6 +39,7 @@ class KVCache:
         frames_seen: frames committed since the start, evicted ones included.
         context: keys and values of the cross-attention, kept while the context stays the same.
         sigmas: modulation by the noise levels that passes come with.
+        compiled: what runs the passes of the full window; None = they aren't compiled.
     """
 
     def __init__(self, layers: list[LayerCache], tokens_per_frame: int, sink_frames: int) -> None:
@@ -48,6 +50,7 @@ class KVCache:
         self.frames_seen = 0
         self.context = ContextMemory()
         self.sigmas = SigmaMemory()
+        self.compiled: CompiledPasses | None = None
         self._rope_table: Tensor | None = None  # (positions, N, head_dim / 2)
         self._rope_grid = (0, 0)
 

@@ -40,17 +40,21 @@ class CacheSlot(NamedTuple):
     ended_frames: int
 
 
-class CachedLayer(NamedTuple):
+class CachedLayer:
     """A block's part of a cache (layer: 0-based), and what is known of it from earlier passes; the block adds its own.
 
-    context: keys and values of the cross-attention.
-    modulations: by this pass's noise levels, by layer.
+    No tuple, because what shards weights casts tensors that it finds in tuples: the cache would be written in copies.
+
+    Attributes:
+        context: keys and values of the cross-attention.
+        modulations: by this pass's noise levels, by layer.
     """
 
-    layer: int
-    slot: CacheSlot
-    context: ContextMemory
-    modulations: dict[int, Modulation]
+    def __init__(self, layer: int, slot: CacheSlot, context: ContextMemory, modulations: dict[int, Modulation]) -> None:
+        self.layer = layer
+        self.slot = slot
+        self.context = context
+        self.modulations = modulations
 
 
 class Shared(NamedTuple):
@@ -210,7 +214,7 @@ def _attend_with_cache(new: Projected, mask: PreparedMask, backend: str, slot: C
 
 
 def _attend_to_past(new: Projected, cache: LayerCache, held_tokens: int, mask: PreparedMask, backend: str) -> Tensor:
-    keys, values = cache.read_with(held_tokens, new.rotated, new.value)
+    keys, values = (part.to(new.query.dtype) for part in cache.read_with(held_tokens, new.rotated, new.value))
     return attend(new.query, keys, values, mask, backend)
 
 

@@ -118,13 +118,11 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         rows, columns = self.grid(height, width)
         return rows * columns
 
-    def compile_passes(self) -> None:
-        """From now on a rollout's passes are compiled, each as a whole, once its window is full.
-
-        Calling it again changes nothing, unless the weights lie somewhere else now.
-        """
-        if self._compiled is None or not self._compiled.is_of(self.blocks):
+    def compiled_passes(self) -> CompiledPasses:
+        """What a cache needs (`KVCache.compiled`) for its passes to be compiled; the same again for every cache."""
+        if self._compiled is None:
             self._compiled = CompiledPasses(self.blocks, self.config.attention_backend)
+        return self._compiled
 
     def forward(
         self,
@@ -184,8 +182,9 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         if cache is not None:
             plan = PassPlan(cache.tokens_per_frame, cache.frames, commit, commit_first)
             layers = _layers_of(cache, latents.shape[1], plan, skipped, conditioning)
-        if cache is not None and self._is_compiled(cache, commit, commit_first, mask, capture):
-            hidden, captured = self._run_compiled(hidden, shared, layers), dict[int, Tensor]()
+        compiled = cache.compiled if cache is not None and _is_steady(cache, plan, mask, capture) else None
+        if compiled is not None:
+            hidden, captured = self._run_compiled(compiled, hidden, shared, layers), dict[int, Tensor]()
         else:
             hidden, captured = self._run_blocks(hidden, shared, layers, capture)
         if cache is not None and commit is not None:
@@ -209,17 +208,11 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
                 captured[index + 1] = hidden
         return hidden, captured
 
-    def _is_compiled(
-        self, cache: KVCache, commit: Commit | None, commit_first: bool, mask: Tensor | None, capture: Sequence[int]
-    ) -> bool:
-        """Whether it is one of the passes that a rollout with a full window consists of."""
-        is_steady = cache.is_full and (commit is None or commit_first) and mask is None and not capture
-        return self._compiled is not None and is_steady and not torch.is_grad_enabled()
-
-    def _run_compiled(self, hidden: Tensor, shared: Shared, layers: list[CachedLayer]) -> Tensor:
-        assert self._compiled is not None
+    def _run_compiled(
+        self, compiled: CompiledPasses, hidden: Tensor, shared: Shared, layers: list[CachedLayer]
+    ) -> Tensor:
         known = [block.known(shared, layer) for block, layer in zip(self.blocks, layers, strict=True)]  # type: ignore[operator]
-        return self._compiled(hidden, shared.rope, known, [layer.slot for layer in layers])
+        return compiled(hidden, shared.rope, known, [layer.slot for layer in layers])
 
     def _rope(self, latents: Tensor, positions: Tensor | None, cache: KVCache | None, first: Commit | None) -> Tensor:
         """Rotation of every token. Positions not given follow the frames held, after a first commit those held then."""
@@ -304,6 +297,12 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
             raise ValueError(f"capture={tuple(capture)}: layers go from 1 to {self.config.num_layers}.")
 
 
+def _is_steady(cache: KVCache, plan: PassPlan, mask: Tensor | None, capture: Sequence[int]) -> bool:
+    """Whether it is one of the passes that a rollout with a full window consists of, again and again."""
+    is_a_chunk = plan.commit is None or plan.commit_first
+    return cache.is_full and is_a_chunk and mask is None and not capture and not torch.is_grad_enabled()
+
+
 def _layers_of(
     cache: KVCache, frames: int, plan: PassPlan, skipped: int, conditioning: Conditioning
 ) -> list[CachedLayer]:
@@ -312,7 +311,8 @@ def _layers_of(
     if plan.commit is not None and plan.commit_first:
         committed = plan.commit.num_frames
         end = max(plan.held_frames + committed, plan.commit.held_frames + frames - committed)
-    cache.make_room(end)
+    if not torch.is_grad_enabled():
+        cache.make_room(end)
     last = len(cache.layers) - 1
     slots = [CacheSlot(layer, plan, skipped if index == last else 0) for index, layer in enumerate(cache.layers)]
     return [CachedLayer(index, slot, cache.context, conditioning.blocks) for index, slot in enumerate(slots)]

@@ -16,7 +16,7 @@ class Commit(NamedTuple):
         kept: which of these frames are held afterwards.
         held_frames: frames held afterwards.
         slots: where the kept frames' tokens go, (len(kept) * N,).
-        factors: rotation of every slot afterwards, (held_frames * N, head_dim / 2) complex.
+        factors: rotation of every slot afterwards, (held_frames * N, head_dim / 2) complex, or pairs of real numbers.
     """
 
     num_frames: int

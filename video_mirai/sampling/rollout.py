@@ -75,8 +75,6 @@ def rollout(
     """
     _check(model, history, settings, generator)
     model.eval()
-    if settings.compile:
-        model.compile_passes()
     views = guidance_views(settings.guidance, settings.history_sigma)
     state = state if state is not None else RolloutState()
     if state.cache is None:
@@ -84,6 +82,7 @@ def rollout(
         state.cache = KVCache.allocate(model, **sizes._asdict())
     else:
         _check_fits(state.cache, settings, len(history), len(views))
+    state.cache.compiled = model.compiled_passes() if settings.compile else None
     stream = ChunkStream(
         model,
         state,

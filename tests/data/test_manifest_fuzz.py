@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from video_mirai.data.video_reader import UnreadableVideo
 
 pytest.importorskip("decord")
 
+Result = TypeVar("Result")
 EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True)
 KEYS = ("path", "verdict", "reason", "first_frame", "end_frame", "caption", "frame", "turn", "other")
 
@@ -52,12 +55,13 @@ content = st.binary(max_size=60) | (plausible_lines | lines).map(
 )
 
 
-def one_line_error(call: Callable[[], object], *kinds: type[Exception]) -> None:
-    """Calls; a named error of one line is fine, any other ends the test."""
+def or_one_line(call: Callable[[], Result], kind: type[Exception]) -> Result | None:
+    """What the call gives; None where it raises such an error of one line; any other ends the test."""
     try:
-        call()
-    except kinds as error:
+        return call()
+    except kind as error:
         assert str(error) and "\n" not in str(error)
+        return None
 
 
 @EXAMPLES
@@ -68,8 +72,9 @@ def test_any_manifest_gives_videos_or_an_error_of_one_line(written: bytes, suffi
     with TemporaryDirectory() as folder:
         manifest = Path(folder) / f"videos{suffix}"
         manifest.write_bytes(written)
-        one_line_error(lambda: list_videos(manifest), ValueError)
-        one_line_error(lambda: VideoFolder(manifest, fps=10, split="all")[0], ValueError)
+        videos = or_one_line(lambda: list_videos(manifest), ValueError)
+        assert videos is None or all(isinstance(video, VideoFile) for video in videos)
+        assert or_one_line(lambda: VideoFolder(manifest, fps=10, split="all")[0], ValueError) is None  # no such files
 
 
 @EXAMPLES
@@ -77,7 +82,7 @@ def test_any_manifest_gives_videos_or_an_error_of_one_line(written: bytes, suffi
 def test_a_manifest_that_is_written_reads_back_equal(listed: list[dict[str, object]]) -> None:
     with TemporaryDirectory() as folder:
         manifest = Path(folder) / "videos.jsonl"
-        one_line_error(lambda: write_manifest(manifest, listed), ValueError)
+        or_one_line(lambda: write_manifest(manifest, listed), ValueError)
         if manifest.exists():
             assert read_manifest(manifest) == listed
 
@@ -89,7 +94,8 @@ def test_any_sidecar_gives_a_caption_or_an_error_of_one_line(written: bytes) -> 
         video = VideoFile(Path(folder) / "a.mp4", "a.mp4", "a.mp4")
         for suffix in (".json", ".txt"):
             video.path.with_suffix(suffix).write_bytes(written)
-            one_line_error(lambda: with_captions([video], "sidecar"), ValueError)
+            captioned = or_one_line(lambda: with_captions([video], "sidecar"), ValueError)
+            assert captioned is None or isinstance(captioned[0].caption, str)
 
 
 @EXAMPLES
@@ -101,4 +107,5 @@ def test_any_action_file_gives_numbers_or_names_the_video(written: bytes) -> Non
         video = Path(folder) / "a.mp4"
         video.with_suffix(".jsonl").write_bytes(written)
         for num_frames in (1, 2):
-            one_line_error(lambda n=num_frames: read_actions(video, ["turn"], n), UnreadableVideo)
+            actions = or_one_line(lambda n=num_frames: read_actions(video, ["turn"], n), UnreadableVideo)
+            assert actions is None or (num_frames - len(actions) in (0, 1) and np.isfinite(actions).all())

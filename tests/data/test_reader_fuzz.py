@@ -68,7 +68,7 @@ def test_the_sound_file_is_read(content: bytes, read: Read) -> None:
 def test_any_damage_gives_frames_or_a_named_error(content: bytes, read: Read, changes: list[Edit]) -> None:
     for change in changes:
         content = edited(content, change)
-    read(content)
+    assert read(content)  # "read", or what is wrong with the named file
 
 
 def edited(content: bytes, change: Edit) -> bytes:

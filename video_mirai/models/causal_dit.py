@@ -179,10 +179,12 @@ class CausalVideoDiT(ModelMixin, ConfigMixin):
         skipped = commit_frames if after_commit else 0
         shared = Shared(conditioning.of_frames, context, rope, prepared, self.config.attention_backend)
         layers: list[CachedLayer] = []
+        compiled = None
         if cache is not None:
             plan = PassPlan(cache.tokens_per_frame, cache.frames, commit, commit_first)
             layers = _layers_of(cache, latents.shape[1], plan, skipped, conditioning)
-        compiled = cache.compiled if cache is not None and _is_steady(cache, plan, mask, capture) else None
+            if _is_steady(cache, plan, mask, capture):
+                compiled = cache.compiled
         if compiled is not None:
             hidden, captured = self._run_compiled(compiled, hidden, shared, layers), dict[int, Tensor]()
         else:

@@ -49,10 +49,7 @@ class LayerCache(NamedTuple):
         """
         if torch.is_grad_enabled():
             past_keys, past_values = self.read(held_tokens)
-            return (
-                torch.cat([past_keys.to(rotated.dtype), rotated], dim=1),
-                torch.cat([past_values.to(values.dtype), values], dim=1),
-            )
+            return torch.cat([past_keys, rotated], dim=1), torch.cat([past_values, values], dim=1)
         end = held_tokens + rotated.shape[1]
         self.rotated[:, :, held_tokens:end] = rotated.transpose(1, 2)
         self.values[:, :, held_tokens:end] = values.transpose(1, 2)

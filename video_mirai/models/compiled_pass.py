@@ -43,6 +43,7 @@ class CompiledPasses:
         self._blocks = blocks
         # There is no mask, so flex attention is attention like any other; it can't be exported.
         self._backend = "native" if backend == "flex" else backend
+        # Where to find them: `parameters()` walks all modules, which takes a fiftieth of a small pass.
         self._weights = [(module, name) for module in blocks.modules() for name in module._parameters]
         self._compiled: dict[Hashable, Callable[..., Tensor]] = {}
 

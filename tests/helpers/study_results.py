@@ -1,6 +1,7 @@
 """A study's small files with numbers that a test chooses, without any run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from video_mirai.config import save_config
@@ -31,8 +32,19 @@ def study_config(results: Path, *, seeds: tuple[int, ...] = (1, 2, 3)) -> StudyC
     )
 
 
-def write_study(results: Path, *, gains: dict[str, float], seeds: tuple[int, ...] = (1, 2, 3), videos: int = 6) -> None:
-    """Arm and reference differ by `gains[arm]` in every video, seed and step; everyone gains 4 a doubling of steps."""
+def write_study(
+    results: Path,
+    *,
+    gains: dict[str, float],
+    seeds: tuple[int, ...] = (1, 2, 3),
+    videos: int = 6,
+    levels: Sequence[float] = (0.0, 4.0, 8.0),
+    seed_gains: dict[int, float] | None = None,
+) -> None:
+    """Arm and reference differ by `gains[arm]` in every video, seed and step; everyone has `levels` at STEPS.
+
+    seed_gains: instead of `gains`, for the seeds it names, where an arm has any gain.
+    """
     config = study_config(results, seeds=seeds)
     results.mkdir(parents=True, exist_ok=True)
     save_config(config, results / STUDY_FILE)
@@ -44,11 +56,12 @@ def write_study(results: Path, *, gains: dict[str, float], seeds: tuple[int, ...
         for seed in seeds:
             folder = results / arm / f"seed{seed}"
             folder.mkdir(parents=True)
-            _write_arm(folder, arm, seed, gains.get(arm, 0.0), videos)
+            gain = (seed_gains or {}).get(seed, gains[arm]) if arm in gains else 0.0
+            _write_arm(folder, arm, seed, gain, videos, levels)
 
 
-def _write_arm(folder: Path, arm: str, seed: int, gain: float, videos: int) -> None:
-    level = {step: 4.0 * place + seed + gain for place, step in enumerate(STEPS)}
+def _write_arm(folder: Path, arm: str, seed: int, gain: float, videos: int, levels: Sequence[float]) -> None:
+    level = {step: at + seed + gain for step, at in zip(STEPS, levels, strict=True)}
     write_rows(folder / "per_video.csv", [
         {"step": step, "clip": clip, "first_step_beyond": level[step] + clip}
         for step in STEPS for clip in range(videos)
@@ -78,6 +91,7 @@ def _facts() -> dict:
         "differences": [["foresight", "foresight.weight", "–", "0.2"], ["window0", "foresight.window", "–", "[0]"]],
         "clips": {"num_clips": 6, "history_frames": 2, "horizon_frames": 32, "training_frames": 8},
         "metrics": {"psnr": ["PSNR", "dB"]},
+        "probe_others": [{"predictor": "raw pixels", "target": "pixels", "offset": 1, "r2": 0.75}],
         "reference_rows": [
             {"row": "copy-last-frame", "metrics": {"first_step_beyond": 3.0}, "windows": [{}, {"fd_state": 70.0}]}
         ],

@@ -9,7 +9,7 @@ from study_results import write_study
 
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.report import write_report
-from video_mirai.study.tables import contrasts, equal_compute
+from video_mirai.study.tables import contrasts, equal_compute, readings
 from video_mirai.study.words import contrast_sentences, metric_sentences, warnings
 
 
@@ -25,7 +25,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_loads_nothing_and_shows_every_figure(results: Path) -> None:
     page = (results / "report.html").read_text()
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
-    assert page.count("<figure>") == len(list((results / "figures").glob("*.png"))) == 5
+    assert page.count("<figure>") == len(list((results / "figures").glob("*.png"))) == 6
 
 
 @pytest.mark.slow
@@ -40,6 +40,7 @@ def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
         "Cost",
         "Every seed",
         "Steps to the reference's final quality",
+        "What the states know",
     } <= set(headings)
 
 
@@ -74,6 +75,15 @@ def test_equal_compute_says_where_an_arm_is_taken_and_why_not(tmp_path: Path) ->
         '{"cpu_seconds": 120, "wall_seconds": 1, "attempts": [], "revision": "", "commands": []}'
     )
     assert equal_compute(StudyNumbers(tmp_path)).rows[1][3] == "the teacher alone costs more"
+
+
+def test_what_the_states_know_stands_beside_what_plain_pictures_know(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0})
+    table = readings(StudyNumbers(tmp_path))
+    assert table.columns == ["target", "frames ahead", "baseline", "foresight", "window0", "raw pixels"]
+    assert table.rows == [
+        ["pixels", "0", "0.500", "0.520", "0.500", "–"], ["pixels", "1", "0.500", "0.520", "0.500", "0.750"],
+    ]  # fmt: skip
 
 
 def test_what_is_not_finished_is_said(tmp_path: Path) -> None:

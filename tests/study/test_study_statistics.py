@@ -1,14 +1,13 @@
 """Differences, steps and compute, from small files that hold chosen numbers."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from study_results import DISTANCE, KEPT, PROBE, STEPS, study_config, write_study
+from study_results import DISTANCE, KEPT, PROBE, study_config, write_study
 
 from video_mirai.study.numbers import StudyNumbers, Values
-from video_mirai.study.statistics import at_equal_compute, difference, effect, first_step, steps_to_reach
+from video_mirai.study.statistics import at_equal_compute, difference, effect
 from video_mirai.study.words import metric_sentences, outcome
 
 
@@ -70,30 +69,6 @@ def test_one_seed_gives_an_interval_over_videos_that_says_so(tmp_path: Path) -> 
     assert difference(numbers, KEPT, "foresight").over == "videos alone: one seed"
     assert difference(numbers, DISTANCE, "foresight").estimate.low is None
     assert "without an interval" in metric_sentences(numbers)[1]
-
-
-def test_steps_to_reach_are_interpolated_between_milestones(numbers: StudyNumbers) -> None:
-    # 4 a doubling: 2 more than the baseline is half of the way from step 50 to 100.
-    found = steps_to_reach(numbers, KEPT, "foresight")
-    assert (found.steps, found.low, found.high) == pytest.approx((75, 75, 75))
-    assert found.by_seed == pytest.approx({1: 75, 2: 75, 3: 75})
-    assert steps_to_reach(numbers, DISTANCE, "foresight").steps == pytest.approx(75)
-
-
-def test_a_worse_arm_never_reaches_the_reference(tmp_path: Path) -> None:
-    write_study(tmp_path, gains={"foresight": -1.0})
-    found = steps_to_reach(StudyNumbers(tmp_path), KEPT, "foresight")
-    assert found.steps == found.low == found.high == math.inf
-
-
-def test_the_first_evaluated_step_is_an_upper_bound(tmp_path: Path) -> None:
-    write_study(tmp_path, gains={"foresight": 20.0})
-    found = steps_to_reach(StudyNumbers(tmp_path), KEPT, "foresight")
-    assert found.at_first and found.steps == STEPS[0]
-
-
-def test_the_first_crossing_counts() -> None:
-    assert first_step(np.array([0.0, 2.0, 1.0]), [10, 20, 30], 1.0) == 15
 
 
 def test_equal_compute_takes_the_dearer_arm_where_it_has_cost_as_much(numbers: StudyNumbers) -> None:

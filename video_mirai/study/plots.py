@@ -16,7 +16,8 @@ from video_mirai.evaluation.report import Plot
 from video_mirai.evaluation.results import Estimate
 from video_mirai.study.config import PrimaryMetric
 from video_mirai.study.numbers import StudyNumbers, Values
-from video_mirai.study.statistics import difference, effect, mean_cost, teacher_cost
+from video_mirai.study.statistics import Effect, difference, effect, mean_cost, teacher_cost
+from video_mirai.study.words import outcome
 
 # Okabe and Ito's palette, which people with colour blindness can tell apart.
 COLOURS = ("#8A8A8A", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#56B4E9", "#F0E442")
@@ -35,6 +36,7 @@ def study_plots(numbers: StudyNumbers) -> dict[str, Plot]:
         "over_time": _over_time(numbers),
         "quality": _quality(numbers),
         "forest": _forest(numbers),
+        "contrasts": _contrasts(numbers),
         "probe": _probe(numbers),
     }
     return {name: plot for name, plot in found.items() if plot is not None}
@@ -121,30 +123,48 @@ def _quality(numbers: StudyNumbers) -> Plot | None:
 
 
 def _forest(numbers: StudyNumbers) -> Plot | None:
-    """Every arm's difference in every primary metric."""
-    arms = [arm for arm in numbers.config.arms if arm != numbers.config.reference]
-    found = {(m.name, arm): difference(numbers, m, arm) for m in numbers.config.primary for arm in arms}
-    metrics = [m for m in numbers.config.primary if any(found[m.name, arm] is not None for arm in arms)]
+    """Every arm's difference from the reference in every primary metric."""
+    reference = numbers.config.reference
+    arms = {arm: (arm, reference) for arm in numbers.config.arms if arm != reference}
+    return _differences(numbers, "Differences from the reference", arms, f"minus {reference}")
+
+
+def _contrasts(numbers: StudyNumbers) -> Plot | None:
+    """The pairs of arms that the config names, in every primary metric."""
+    pairs = {f"{pair.arm}\n- {pair.against}": (pair.arm, pair.against) for pair in numbers.config.contrasts}
+    return _differences(numbers, "Arms against each other", pairs, "arm minus the other")
+
+
+def _differences(numbers: StudyNumbers, title: str, pairs: dict[str, tuple[str, str]], unit: str) -> Plot | None:
+    """A forest plot of pairs (arm, against) by label; a panel for every primary metric."""
+    found = {
+        (metric.name, label): difference(numbers, metric, arm, against)
+        for metric in numbers.config.primary
+        for label, (arm, against) in pairs.items()
+    }
+    metrics = [m for m in numbers.config.primary if any(found[m.name, label] is not None for label in pairs)]
 
     def draw(axes: Axes, metric: PrimaryMetric, theme: Theme) -> None:
-        for place, arm in enumerate(arms):
-            shown = found[metric.name, arm]
+        for place, (label, (arm, _)) in enumerate(pairs.items()):
+            shown = found[metric.name, label]
             if shown is None:
                 continue
             colour = arm_colours(numbers)[arm]
-            _bar(axes, place, shown.estimate, colour)
+            clear = outcome(metric, shown) in ("better", "worse")
+            _bar(axes, place, shown, colour, colour if clear else theme.background)
             seeds = list(shown.by_seed.values())
             axes.plot(seeds, [place + 0.22] * len(seeds), "o", color=colour, markersize=3.5, alpha=0.7)
         axes.axvline(0, color=theme.foreground, linewidth=0.8)
-        axes.set_yticks(range(len(arms)), arms, fontsize=8)
-        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.set_yticks(range(len(pairs)), list(pairs), fontsize=8)
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
         better = "right of 0 is better" if metric.better == "higher" else "left of 0 is better"
-        _label(axes, metric.name, f"minus {numbers.config.reference}; {better}", "", theme)
+        _label(axes, metric.name, f"{unit}; {better}", "", theme)
 
     caption = (
-        "Square: mean; line: 95 % interval over seeds and videos (of a set's number over seeds); dots: every seed."
+        "Square: mean, full where both intervals leave 0 out; thick: 95 % interval over seeds and videos (of a set's "
+        "number over seeds); thin: Student's over seeds; dots: every seed."
     )
-    return _figure("Differences from the reference", caption, metrics, draw, legend=False)
+    return _figure(title, caption, metrics, draw, legend=False)
 
 
 def _probe(numbers: StudyNumbers) -> Plot | None:
@@ -196,9 +216,11 @@ def _lines(axes: Axes, lines: Sequence[np.ndarray], label: str, colour: str, mar
     axes.fill_between(shared_x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
 
 
-def _bar(axes: Axes, place: int, estimate: Estimate, colour: str) -> None:
-    axes.plot(_ends(estimate), [place, place], color=colour, linewidth=2.5)
-    axes.plot(estimate.value, place, "s", color=colour, markersize=6)
+def _bar(axes: Axes, place: int, shown: Effect, colour: str, filling: str) -> None:
+    if shown.student is not None:
+        axes.plot(shown.student, [place, place], color=colour, linewidth=0.9)
+    axes.plot(_ends(shown.estimate), [place, place], color=colour, linewidth=2.5)
+    axes.plot(shown.estimate.value, place, "s", color=colour, markerfacecolor=filling, markersize=6)
 
 
 def _ends(estimate: Estimate) -> list[float]:

@@ -21,9 +21,11 @@ from video_mirai.study.words import (
 # Which figure stands behind which table.
 FIGURES_AFTER = {
     "Differences": ("forest",),
+    "Arms against each other": ("contrasts",),
     "Steps to the reference's final quality": ("quality",),
     "Cost": ("training",),
-    "Every seed": ("over_time", "probe"),
+    "Every seed": ("over_time",),
+    "What the states know": ("probe",),
 }
 
 

@@ -39,20 +39,6 @@ class Effect(NamedTuple):
     dropped: int
 
 
-class Reached(NamedTuple):
-    """Steps after which an arm is as good as the reference at its end; inf = never in the steps that it had.
-
-    at_first: already at the first evaluated step, so it may have been earlier. by_seed: against the same seed's
-    reference.
-    """
-
-    steps: float
-    low: float
-    high: float
-    at_first: bool
-    by_seed: dict[int, float]
-
-
 class EqualCompute(NamedTuple):
     """An arm where it has cost as much as the reference's whole training.
 
@@ -101,7 +87,7 @@ def effect(config: StudyConfig, axes: Values, ours: Array, theirs: Array) -> Eff
     is_set = axes.videos == ["set"]
     of_seeds = dict(zip(axes.seeds, by_seed.tolist(), strict=True))
     return Effect(
-        Estimate(float(by_seed.mean()), low, high), over, _student(by_seed), of_seeds,
+        Estimate(float(by_seed.mean()), low, high), over, student_interval(by_seed), of_seeds,
         float(ours.mean()), float(theirs.mean()), 0 if is_set else num_videos, int((~kept).sum()),
     )  # fmt: skip
 
@@ -141,44 +127,6 @@ def at_equal_compute(
     return EqualCompute(step, capped, effect(numbers.config, ours, then, theirs.numbers[:, -1]))
 
 
-def steps_to_reach(numbers: StudyNumbers, metric: PrimaryMetric, arm: str) -> Reached | None:
-    """When an arm is as good as the reference at its end; linear between evaluated steps. None without numbers."""
-    ours, theirs = shared(numbers.values(metric, arm), numbers.values(metric, numbers.config.reference))
-    if metric.source == "probe" or not ours.numbers.size:
-        return None
-    kept = np.isfinite(ours.numbers).all(axis=(0, 1)) & np.isfinite(theirs.numbers[:, -1]).all(axis=0)
-    if not kept.any():
-        return None
-    sign = 1.0 if metric.better == "higher" else -1.0
-    curves, goals = sign * ours.numbers[:, :, kept], sign * theirs.numbers[:, -1, kept]
-    rng = np.random.default_rng(numbers.config.resampling_seed)
-    num_seeds, num_videos = goals.shape
-    drawn = []
-    for _ in range(numbers.config.num_resamples):
-        seeds, videos = rng.integers(num_seeds, size=num_seeds), rng.integers(num_videos, size=num_videos)
-        curve = curves[seeds].mean(axis=0)[:, videos].mean(axis=1)
-        drawn.append(first_step(curve, numbers.steps, float(goals[seeds].mean(axis=0)[videos].mean())))
-    ends = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="closest_observation")
-    by_seed = {
-        seed: first_step(curves[place].mean(axis=1), numbers.steps, float(goals[place].mean()))
-        for place, seed in enumerate(ours.seeds)
-    }
-    steps = first_step(curves.mean(axis=(0, 2)), numbers.steps, float(goals.mean()))
-    return Reached(steps, float(ends[0]), float(ends[1]), steps == numbers.steps[0], by_seed)
-
-
-def first_step(curve: Array, steps: list[int], goal: float) -> float:
-    """Where a curve (steps,) first is at least at the goal; inf where it never is."""
-    reached = np.flatnonzero(curve >= goal)
-    if not len(reached):
-        return math.inf
-    place = int(reached[0])
-    if place == 0:
-        return float(steps[0])
-    part = (goal - curve[place - 1]) / (curve[place] - curve[place - 1])
-    return float(steps[place - 1] + part * (steps[place] - steps[place - 1]))
-
-
 def _at_step(curves: Array, steps: list[int], step: float) -> Array:
     """(seeds, steps, videos) to (seeds, videos), linear between evaluated steps."""
     place = min(int(np.searchsorted(steps, step, side="right")), len(steps) - 1)
@@ -189,8 +137,8 @@ def _at_step(curves: Array, steps: list[int], step: float) -> Array:
     return (1 - part) * curves[:, place - 1] + part * curves[:, place]
 
 
-def _student(by_seed: Array) -> tuple[float, float] | None:
-    """Interval of the mean by Student's t."""
+def student_interval(by_seed: Array) -> tuple[float, float] | None:
+    """Interval of the mean of one number per seed (seeds,) by Student's t; None for one seed."""
     if len(by_seed) < 2:
         return None
     reach = student_t.ppf((1 + LEVEL) / 2, len(by_seed) - 1) * by_seed.std(ddof=1) / math.sqrt(len(by_seed))

@@ -5,20 +5,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from video_mirai.evaluation.probe_result import RIDGE
 from video_mirai.evaluation.results import format_number
 from video_mirai.study.config import PrimaryMetric
-from video_mirai.study.numbers import Cost, StudyNumbers
+from video_mirai.study.numbers import Cost, StudyNumbers, Values
 from video_mirai.study.statistics import (
     Effect,
     EqualCompute,
-    Reached,
     at_equal_compute,
     difference,
-    steps_to_reach,
 )
+from video_mirai.study.steps_needed import StepsNeeded, steps_needed
 from video_mirai.study.words import interval_text, outcome
 
 ARROWS = {"higher": "↑", "lower": "↓"}
+R2_DECIMALS = 3
 COMPARED = ["difference", "95 % interval", "over", "Student's", "outcome"]
 
 
@@ -33,7 +34,9 @@ class Table(NamedTuple):
 
 def study_tables(numbers: StudyNumbers) -> list[Table]:
     """Every table that has rows."""
-    made = (differences, contrasts, equal_compute, reached, costs, seeds, references, settings, commands)
+    made = (
+        differences, contrasts, equal_compute, reached, costs, seeds, readings, compared_readings, references, settings, commands
+    )  # fmt: skip
     return [table for make in made if (table := make(numbers)).rows]
 
 
@@ -109,16 +112,30 @@ def reached(numbers: StudyNumbers) -> Table:
     rows = []
     for metric in numbers.config.primary:
         for arm in _others(numbers):
-            found = steps_to_reach(numbers, metric, arm)
+            found = steps_needed(numbers, metric, arm)
             if found is not None:
-                by_seed = ", ".join(f"{seed}: {_steps(steps)}" for seed, steps in found.by_seed.items())
-                rows.append([_title(metric), arm, _first(found), _interval(found), _ratio(numbers, found), by_seed])
+                rows.append([_title(metric), arm, *_needed(found)])
     note = (
-        f"Evaluated at steps {', '.join(map(str, numbers.steps))}, linear between them, first crossing; the reference "
-        f"took {numbers.num_steps}. The ratio is how many times fewer steps. Steps are not compute: see the costs."
+        f"Evaluated at steps {', '.join(map(str, numbers.steps))}, first crossing of "
+        f"{numbers.config.reference}'s final mean, linear between them, so no finer than they lie apart. “Times fewer” "
+        "counts the reference up to its own first crossing. By seed: arm / reference. Steps are not compute: see the costs."
     )
-    columns = ["metric", "arm", "steps needed", "95 % interval", "times fewer", "by seed"]
+    columns = ["metric", "arm", "steps needed", "95 % interval", f"{numbers.config.reference}'s own", "times fewer",
+               "95 % interval", "Student's", "outcome", "by seed"]  # fmt: skip
     return Table("Steps to the reference's final quality", note, columns, rows)
+
+
+def _needed(found: StepsNeeded) -> list[str]:
+    """The cells after metric and arm."""
+    student = "–" if found.student is None else _interval(*map(_ratio, found.student))
+    by_seed = [
+        f"{seed}: {_steps(crossing.arm)} / {_steps(crossing.reference)}" for seed, crossing in found.by_seed.items()
+    ]
+    return [
+        "at most " * found.at_first + _steps(found.mean.arm), _interval(_steps(found.low), _steps(found.high)),
+        _steps(found.mean.reference), "at least " * found.at_first + _ratio(found.mean.ratio),
+        _interval(_ratio(found.ratio_low), _ratio(found.ratio_high)), student, found.outcome, ", ".join(by_seed),
+    ]  # fmt: skip
 
 
 def costs(numbers: StudyNumbers) -> Table:
@@ -161,6 +178,64 @@ def seeds(numbers: StudyNumbers) -> Table:
                 rows.append([_title(metric), arm, *cells])
     columns = ["metric", "arm", *(f"seed {seed}" for seed in numbers.config.seeds)]
     return Table("Every seed", "Means over the videos that have a number.", columns, rows)
+
+
+def readings(numbers: StudyNumbers) -> Table:
+    """R2 of everything that was probed, of every arm and of what needs no training."""
+    others = {(found["predictor"], found["target"], found["offset"]): found["r2"]
+              for found in numbers.facts.get("probe_others", [])}  # fmt: skip
+    predictors = list(dict.fromkeys(predictor for predictor, _, _ in others))
+    rows = []
+    for target, offset, readout in numbers.probe_places():
+        if readout == RIDGE:
+            found = [_mean_of(values.numbers[:, -1]) for values in _read_states(numbers, target, offset)]
+            found += [others.get((predictor, target, offset)) for predictor in predictors]
+            rows.append([target, str(offset), *map(_r2, found)])
+    note = (
+        "R2 by ridge regression, mean over seeds and test videos. States are those of noisy frames; copy, raw pixels "
+        "and constant velocity are given the clean frame, or the true state, so they are no floor for the arms but a "
+        "measure of how much there is to know. What is beside the arms is of one probe."
+    )
+    return Table("What the states know", note, ["target", "frames ahead", *numbers.config.arms, *predictors], rows)
+
+
+def compared_readings(numbers: StudyNumbers) -> Table:
+    """Differences of R2 of everything that was probed: every arm against the reference, and the config's contrasts."""
+    reference = numbers.config.reference
+    pairs = [(arm, reference) for arm in _others(numbers)]
+    pairs += [(pair.arm, pair.against) for pair in numbers.config.contrasts]
+    rows = []
+    for target, offset, readout in numbers.probe_places():
+        if readout == RIDGE:
+            place = PrimaryMetric("", "probe", "higher", target=target, offset=offset, readout=RIDGE)
+            found = [difference(numbers, place, arm, against) for arm, against in pairs]
+            rows.append([target, str(offset), *("–" if e is None else _compared_reading(place, e) for e in found)])
+    note = (
+        "R2 of the first minus R2 of the second, 95 % interval over seeds and videos; “unclear”: it or Student's has 0. "
+        "Only the places among the primary metrics were chosen beforehand."
+    )
+    columns = ["target", "frames ahead", *(f"{arm} - {against}" for arm, against in pairs)]
+    return Table("What the states know, arms beside each other", note, columns, rows)
+
+
+def _compared_reading(place: PrimaryMetric, found: Effect) -> str:
+    value = format_number(found.estimate.value, R2_DECIMALS, signed=True)
+    return f"{value} {interval_text(found.estimate, R2_DECIMALS)} {outcome(place, found)}"
+
+
+def _r2(value: float | None) -> str:
+    """Without the sign of a rounded zero."""
+    return "–" if value is None else f"{round(value, R2_DECIMALS) + 0.0:.{R2_DECIMALS}f}"
+
+
+def _read_states(numbers: StudyNumbers, target: str, offset: int) -> list[Values]:
+    """Of every arm; the reference's is in the others' probes."""
+    others = _others(numbers)
+    return [
+        numbers.probe_pair(target, offset, RIDGE, others[0])[1] if arm == numbers.config.reference
+        else numbers.probe_pair(target, offset, RIDGE, arm)[0]
+        for arm in numbers.config.arms
+    ]  # fmt: skip
 
 
 def references(numbers: StudyNumbers) -> Table:
@@ -222,20 +297,12 @@ def _costs(numbers: StudyNumbers, arm: str, kind: str) -> list[Cost]:
     return [cost for seed in numbers.config.seeds if (cost := numbers.cost(arm, seed, kind)) is not None]
 
 
-def _first(found: Reached) -> str:
-    return f"at most {found.steps:.0f}" if found.at_first else _steps(found.steps)
+def _interval(low: str, high: str) -> str:
+    return f"[{low}, {high}]"
 
 
-def _interval(found: Reached) -> str:
-    return f"[{_steps(found.low)}, {_steps(found.high)}]"
-
-
-def _ratio(numbers: StudyNumbers, found: Reached) -> str:
-    if math.isinf(found.steps):
-        return "not reached"
-    low = "not reached" if math.isinf(found.high) else f"{numbers.num_steps / found.high:.2f}"
-    high = "not reached" if math.isinf(found.low) else f"{numbers.num_steps / found.low:.2f}"
-    return f"{numbers.num_steps / found.steps:.2f} [{low}, {high}]"
+def _ratio(ratio: float) -> str:
+    return "not reached" if ratio == 0 else f"{ratio:.2f}"
 
 
 def _steps(steps: float) -> str:

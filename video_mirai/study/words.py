@@ -12,9 +12,8 @@ def intro(numbers: StudyNumbers) -> str:
     config = numbers.config
     return (
         "Every arm is trained from the same seeds, on the same data in the same order, for the same "
-        f"{numbers.num_steps} steps, and is compared with {config.reference}, paired by seed and video. The primary "
-        "metrics were fixed in the study's config before the runs. Intervals are 95 %: resampled over seeds, then over "
-        "videos."
+        f"{numbers.num_steps} steps, and is compared with {config.reference}, paired by seed and video. "
+        "Intervals are 95 %: resampled over seeds, then over videos. Primary metrics are those of the study's config."
     )
 
 

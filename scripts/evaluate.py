@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Score videos against real ones and write a report.
 
-checkpoints: --config FILE models.NAME=RUN ...
-  Rolls the models out on the same held-out clips. Start it with plain python for one process, or with accelerate
+checkpoints: --checkpoint [NAME=]RUN [--checkpoint ...] [key=value ...], or --config FILE models.NAME=RUN ...
+  Rolls the models out on the same held-out clips; RUN is a run folder, an export or asset:<name>, and the first one is
+  what the others are compared with. Start it with plain python for one process, or with accelerate
   launch for any number, which must share the file system. Finished videos are kept: the same call goes on where an
   interrupted one stopped.
 folders: --real DIR --fake [NAME=]DIR [--fake [NAME=]DIR2 ...] [key=value ...]
@@ -41,6 +42,8 @@ Writes to OUT (out=...): report.html (one self-contained page), results.json, pe
 All settings: video_mirai/evaluation/protocol.py and video_sets.py."""
 EXAMPLE = """accelerate launch scripts/evaluate.py --config configs/eval/long.yaml \\
       models.baseline=runs/baseline models.foresight=runs/foresight out=evaluations/first
+  python scripts/evaluate.py --checkpoint asset:occlusion_baseline --checkpoint asset:occlusion_foresight \\
+      num_clips=8
   python scripts/evaluate.py --real videos/real --fake ours=videos/a --fake theirs=videos/b \\
       detectors=[transnet,random3d] clip_rule=first out=evaluations/second"""
 
@@ -65,11 +68,12 @@ def main() -> None:
     is_folders = arguments.real is not None or bool(arguments.fake)
     config: FolderConfig | EvaluateConfig
     if is_folders:
-        settings = load_config(FolderConfig, arguments.config, arguments.overrides)
+        of_folders = load_config(FolderConfig, arguments.config, arguments.overrides)
         fakes, samples = named_folders(arguments.fake)
-        config = replace(settings, real=arguments.real, fakes=fakes, samples=samples)
+        config = replace(of_folders, real=arguments.real, fakes=fakes, samples=samples)
     else:
-        config = load_config(EvaluateConfig, arguments.config, arguments.overrides)
+        settings = load_config(EvaluateConfig, arguments.config, arguments.overrides)
+        config = replace(settings, models=settings.models | named_checkpoints(arguments.checkpoint, settings.models))
     state = PartialState(cpu=config.device == "cpu")
     device = state.device if config.device == "auto" else parse_device(config.device)
     log_to_stderr(is_main_process=state.is_main_process)
@@ -96,6 +100,10 @@ def parse() -> argparse.Namespace:
     """The command line; argparse's own exit where it makes no sense."""
     parser = make_parser(DESCRIPTION, EXAMPLE)
     add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--checkpoint", action="append", default=[], metavar="[NAME=]RUN",
+        help="a model to roll out: run folder, export or asset:<name>, named after its last part; repeatable",
+    )  # fmt: skip
     parser.add_argument("--real", metavar="DIR", help="folder or manifest of real videos")
     parser.add_argument(
         "--fake", action="append", default=[], metavar="[NAME=]DIR",
@@ -119,8 +127,13 @@ def parse() -> argparse.Namespace:
         parser.error("--fake needs --real DIR, the videos to compare with.")
     if arguments.real is not None and not arguments.fake:
         parser.error("--real needs --fake [NAME=]DIR, the videos to score.")
-    if arguments.real is None and arguments.config is None:
-        parser.error("give --config FILE for checkpoints, or --real DIR and --fake DIR for folders of videos.")
+    if arguments.checkpoint and arguments.real is not None:
+        parser.error("--checkpoint rolls models out, --real and --fake score videos that are there; choose one.")
+    if arguments.real is None and arguments.config is None and not arguments.checkpoint:
+        parser.error(
+            "give --checkpoint RUN or --config FILE to roll models out, or --real DIR and --fake DIR for folders of "
+            "videos."
+        )
     return arguments
 
 
@@ -128,6 +141,22 @@ def named(text: str) -> tuple[str, str]:
     """NAME=PATH, parted; a path alone is named after its last part."""
     name, separator, path = text.partition("=")
     return (name, path) if separator else (Path(text).resolve().name, text)
+
+
+def named_checkpoints(texts: list[str], taken: dict[str, str]) -> dict[str, str]:
+    """What --checkpoint gave, by name; none of those that the config has taken."""
+    from video_mirai.export_folder import ASSET_PREFIX
+
+    found: dict[str, str] = {}
+    for text in texts:
+        name, path = named(text)
+        name = name.removeprefix(ASSET_PREFIX)
+        if name in found or name in taken:
+            raise ValueError(
+                f"--checkpoint: two models are named {name}; name them yourself: --checkpoint NAME={path}."
+            )
+        found[name] = path
+    return found
 
 
 def named_folders(texts: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -15,7 +15,7 @@ from result_schema import check_result
 from tiny_training import REPOSITORY, forget_accelerator, make_trainer, tiny_config
 
 from _cli import run_script
-from evaluate import leak_note, main
+from evaluate import leak_note, main, named_checkpoints
 from video_mirai.build import export_run, run_dir
 from video_mirai.config import DataConfig
 from video_mirai.data.latent_shards import LatentShardsConfig
@@ -58,6 +58,29 @@ def call(monkeypatch: pytest.MonkeyPatch, *given: str) -> int:
         run_script(main)
     forget_accelerator()
     return int(exit_info.value.code or 0)
+
+
+def test_checkpoints_are_named_on_the_command_line_without_a_config(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--checkpoint", str(runs / "baseline"), "--checkpoint", f"ours={runs / 'foresight'}", "history_frames=4"]
+    out = [f"out={tmp_path / 'out'}", f"feature_cache={tmp_path}/features"]
+    assert call(monkeypatch, *given, *QUICK, *out) == 0, capsys.readouterr().err
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows][:2] == ["baseline", "ours"]
+
+
+def test_a_shipped_checkpoint_is_named_without_its_prefix_and_no_name_is_taken_twice() -> None:
+    assert named_checkpoints(["asset:doom_causal"], {}) == {"doom_causal": "asset:doom_causal"}
+    with pytest.raises(ValueError, match="two models are named a; name them yourself"):
+        named_checkpoints(["runs/a"], {"a": "elsewhere/a"})
+
+
+def test_checkpoints_and_folders_do_not_mix(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--checkpoint", "asset:doom_causal", "--real", "a", "--fake", "b") == 2
+    assert "choose one" in capsys.readouterr().err
 
 
 def test_evaluation_writes_every_file_and_goes_on_where_it_stopped(

@@ -167,6 +167,20 @@ def test_weight_follows_its_schedule():
         torch.testing.assert_close(losses["total"], losses["flow"] + weight * losses["foresight"])
 
 
+@pytest.mark.parametrize(
+    ("decay", "weights"),
+    [
+        ("constant", [0.0, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        ("linear", [0.0, 0.25, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ("cosine", [0.0, 0.25, 0.5, 0.4414, 0.3, 0.1586, 0.1]),
+    ],
+)
+def test_weight_decays_from_its_peak_to_its_last_share_at_the_runs_end(decay, weights):
+    schedule = WeightSchedule(start_step=1, warmup_steps=1, decay=decay, final_fraction=0.2)
+    found = [0.5 * schedule.factor(step, num_steps=6) for step in range(7)]
+    assert found == pytest.approx(weights, abs=1e-4)
+
+
 def test_a_predictor_without_targets_is_an_error():
     objective, _ = foresight_objective(0.2)
     with pytest.raises(ValueError, match="teacher's targets"):

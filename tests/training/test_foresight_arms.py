@@ -1,4 +1,4 @@
-"""Every shipped source and control, as its config says: what it changes, and what it must not."""
+"""Every shipped source, control and switch, as its config says: what it changes, and what it must not."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from video_mirai.models.codecs import PixelsCodec
 from video_mirai.training.trainer import Trainer
 
 ENCODER_FAMILIES = ("dinov2", "videomae", "vjepa2")
-ARMS = sorted((REPOSITORY / "configs" / "train").glob("[cs]o*s/scenes_tiny_*.yaml"))
+ARMS = sorted((REPOSITORY / "configs" / "train").glob("*/scenes_tiny_*.yaml"))
 AVERAGE = REPOSITORY / "configs" / "train" / "sources" / "scenes_tiny_ema.yaml"
 STEPS = 3  # gates that start at 0 move in the first, what is behind them in the next
 EXACT = "train.precision=fp32"  # bf16 is slow on CPUs
@@ -65,10 +65,12 @@ def arm_config(arm: Path, tmp_path: Path, checkpoints: dict[str, Path], *overrid
     return tiny_config(tmp_path, "name=arm", *settings, base=arm)
 
 
-def test_there_is_an_arm_for_every_source_and_control() -> None:
+def test_there_is_an_arm_for_every_control_source_and_switch() -> None:
     assert [arm.stem.removeprefix("scenes_tiny_") for arm in ARMS] == [
         *("causal_teacher", "random_teacher", "shuffled_future", "weight0", "window0"),
         *("dinov2", "ema", "videomae", "vjepa2"),
+        *("clean_tap", "decay", "heads", "linear", "mlp", "no_predictor", "skip", "smooth_l1", "three_blocks"),
+        *("two_layers", "window012", "window1"),
     ]
 
 

@@ -26,8 +26,8 @@ class WeightSchedule:
     Attributes:
         start_step: before it the weight is 0.
         warmup_steps: from there it rises linearly to its peak.
-        decay: from its peak to the run's last step.
-        final_fraction: of the peak, reached at the last step; "constant" stays at the peak.
+        decay: from its peak to the run's end.
+        final_fraction: of the peak, reached after the last step; "constant" stays at the peak.
     """
 
     start_step: int = 0

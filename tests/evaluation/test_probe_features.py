@@ -33,6 +33,7 @@ from video_mirai.evaluation.probe_features import (
     frames_to_read,
     require_causal,
 )
+from video_mirai.evaluation.probe_run import ProbeConfig, ProbedModel, min_hidden_frames
 from video_mirai.flow.path import interpolate
 from video_mirai.models.codecs import PixelsCodec
 from video_mirai.ops.masks import chunk_causal_mask, teacher_forcing_mask
@@ -168,7 +169,7 @@ def test_only_frames_with_a_hidden_sprite_count_where_that_is_asked_for() -> Non
     config = ScenesConfig(height=16, width=16, sprite_size=3.0, occluder_width=6, max_angle=30.0)
     probed = open_clips(config, "test", 12, 10, (0.3, 0.4), 0, PixelsCodec())
     frames = [2, 5, 9]
-    kept = collect(probed, {}, frames, PixelsCodec(), 4, picture_size=8, only_hidden=True).kept
+    kept = collect(probed, {}, frames, PixelsCodec(), 4, picture_size=8, min_hidden_frames=1).kept
     visible = torch.stack([probed.dataset[number]["state"]["visible"] for number in range(10)])
     np.testing.assert_array_equal(kept, ~visible[:, frames, 0].numpy())
     assert kept.any() and not kept.all()
@@ -178,8 +179,29 @@ def test_only_frames_with_a_hidden_sprite_count_where_that_is_asked_for() -> Non
         (clip, frame) for clip in probed.splits.test for frame, keep in zip(frames, kept[clip], strict=True) if keep
     ]
     assert 1 <= len(shown) <= 2 and all(rows[one.row] == (one.clip, one.frame) for one in shown)
-    with pytest.raises(ValueError, match="rows=hidden needs scenes"):
-        hidden_frames({}, 1)
+    with pytest.raises(ValueError, match="rows other than all need scenes"):
+        hidden_frames({}, 1, 1)
+
+
+def test_a_frame_counts_as_remembered_once_some_sprite_has_been_hidden_for_long_enough() -> None:
+    seen = torch.tensor([[1, 1], [0, 1], [0, 0], [0, 1], [1, 0], [0, 0], [0, 0], [0, 1]]).bool()
+    state = {"visible": seen[None]}
+    runs = np.array([0, 1, 2, 3, 1, 2, 3, 3])  # of whichever sprite has been hidden for longest
+    for least in (1, 2, 3, 4):
+        np.testing.assert_array_equal(hidden_frames(state, 1, least)[0], runs >= least)
+    # Latent frames end at pixel frames 0, 2, 4, 6; two of them are at least three pixel frames.
+    np.testing.assert_array_equal(hidden_frames(state, 2, 2)[0], [False, False, False, True])
+
+
+def test_rows_that_are_remembered_are_hidden_for_as_long_as_chunk_and_window_last() -> None:
+    def least(rows: str, **settings: int) -> int:
+        rollout = RolloutSettings(chunk_frames=4, **settings)
+        model = ProbedModel("", None, PixelsCodec(), rollout)  # type: ignore[arg-type]
+        return min_hidden_frames(ProbeConfig(rows=rows), {"checkpoint": model})
+
+    assert [least(rows, window_frames=6) for rows in ("all", "hidden", "remembered")] == [0, 1, 10]
+    with pytest.raises(ValueError, match="keeps sight of a clip's first 2 frames"):
+        least("remembered", window_frames=6, sink_frames=2)
 
 
 def test_a_latent_frame_has_the_state_of_its_last_pixel_frame() -> None:

@@ -159,13 +159,13 @@ def collect(
     batch_clips: int,
     picture_size: int,
     *,
-    only_hidden: bool = False,
+    min_hidden_frames: int = 0,
 ) -> Collected:
     """Reads every clip once with every reader.
 
     Args:
         frames: latent frames that the readers read, one a row.
-        only_hidden: only rows in whose frame a sprite is hidden count.
+        min_hidden_frames: only rows in whose frame a sprite is hidden, and has been for so many, count; 0 = all rows.
     """
     features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in readers}
     targets: dict[str, list[NDArray[np.float32]]] = {}
@@ -178,8 +178,9 @@ def collect(
             features[name].append(reader(batch).float().cpu().numpy())
         pictures = shown_pictures(batch.video, codec.temporal_factor, picture_size)
         shape = (pictures.shape[2], pictures.shape[3], 3)
-        if only_hidden:
-            kept[batch.numbers] = hidden_frames(state, codec.temporal_factor)[:, list(frames)]
+        if min_hidden_frames:
+            hidden = hidden_frames(state, codec.temporal_factor, min_hidden_frames)
+            kept[batch.numbers] = hidden[:, list(frames)]
         for key, values in ({PIXELS: pictures} | state_targets(state, codec.temporal_factor)).items():
             targets.setdefault(key, []).append(values.reshape(*values.shape[:2], -1))
     return Collected(
@@ -200,11 +201,19 @@ def shown_pictures(video: torch.Tensor, frame_stride: int, picture_size: int) ->
     return rearrange((block_means(shown, side) + 1) / 2, "b f c h w -> b f h w c").clamp(0, 1).cpu().numpy()
 
 
-def hidden_frames(state: Mapping[str, torch.Tensor], frame_stride: int) -> NDArray[np.bool_]:
-    """(B, F): whether a sprite is hidden in the latent frame's last pixel frame; ValueError where no state is known."""
+def hidden_frames(state: Mapping[str, torch.Tensor], frame_stride: int, min_frames: int) -> NDArray[np.bool_]:
+    """(B, F): is a sprite hidden in a latent frame's last pixel frame and in so many latent frames up to it.
+
+    Raises:
+        ValueError: no state is known.
+    """
     if not state:
-        raise ValueError("rows=hidden needs scenes, whose sprites' visibility is known; choose rows=all.")
-    return ~state["visible"][:, ::frame_stride].all(dim=2).numpy()
+        raise ValueError("rows other than all need scenes, whose sprites' visibility is known; choose rows=all.")
+    hidden = ~state["visible"].numpy()  # (B, T, K)
+    count = np.arange(1, hidden.shape[1] + 1)[None, :, None]
+    last_seen = np.maximum.accumulate(np.where(hidden, 0, count), axis=1)
+    long_enough = count - last_seen > (min_frames - 1) * frame_stride
+    return np.asarray(long_enough.any(axis=2))[:, ::frame_stride]
 
 
 def state_targets(state: Mapping[str, torch.Tensor], frame_stride: int) -> dict[str, NDArray[np.float32]]:

@@ -23,7 +23,7 @@ PREDICTORS = {
     SHUFFLED: "the checkpoint's states, each given to another frame: must not exceed 0",
     COPY: "the true current frame or state, repeated",
     MEAN: "the training mean: R2 is 0",
-    CONSTANT_VELOCITY: "the true current state, hidden or not, carried on by its last step, with elastic bounces",
+    CONSTANT_VELOCITY: "every pixel, or the true state, hidden or not, carried on by its last step; sprites bounce",
 }
 
 

@@ -23,7 +23,6 @@ from video_mirai.evaluation.probe import (
 from video_mirai.evaluation.probe_data import (
     PIXELS,
     POSITION,
-    VELOCITY,
     Collected,
     ProbeClips,
     ProbeData,
@@ -72,7 +71,8 @@ class ProbeConfig:
         num_clips: at most. val_share, test_share: of the videos, to choose the readouts' strength and to score them.
         history_frames: clean frames before the first chunk that is read.
         rows_per_clip, stride_frames: so many frames of a clip are read, so far apart; the same for every offset.
-        rows: "all", or "hidden": of scenes only those frames in which a sprite is hidden, and so has to be remembered.
+        rows: "all"; of scenes "hidden": frames in which a sprite is hidden, though the chunk or its window may show it;
+            "remembered": frames in which one is hidden and neither the chunk that is read nor its window shows it.
         offsets: frames ahead that are predicted.
         layer: whose residual stream is read: below 1 a fraction of the depth, else a block's number from 1.
         sigma: noise level of the chunk that is read.
@@ -96,7 +96,7 @@ class ProbeConfig:
     history_frames: int = 4
     rows_per_clip: int = 8
     stride_frames: int = 1
-    rows: Literal["all", "hidden"] = "all"
+    rows: Literal["all", "hidden", "remembered"] = "all"
     offsets: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 8])
     layer: float = 0.5
     sigma: float = 0.5
@@ -196,10 +196,10 @@ def run_probe(
     checked, _ = read_batch(clips, list(range(min(CHECKED_CLIPS, len(clips.videos)))), checkpoint.codec)
     for reader in readers.values():
         require_causal(reader, checked, frames, checkpoint.codec.temporal_factor)
-    only_hidden = config.rows == "hidden"
     collected = collect(
-        clips, readers, frames, checkpoint.codec, config.batch_clips, config.picture_size, only_hidden=only_hidden
-    )
+        clips, readers, frames, checkpoint.codec, config.batch_clips, config.picture_size,
+        min_hidden_frames=min_hidden_frames(config, models),
+    )  # fmt: skip
     tested = [clip for clip in clips.splits.test if collected.kept[clip].any()]
     videos = list(dict.fromkeys(clips.videos[clip] for clip in tested))
     if len(videos) < 2 or any(collected.kept[part].sum() < 2 for part in clips.splits):
@@ -210,6 +210,25 @@ def run_probe(
     for name in tqdm(readers, desc="fit", unit="reader"):
         probe.scores.extend(_fitted(probe, name, device))
     return probe
+
+
+def min_hidden_frames(config: ProbeConfig, models: Mapping[str, ProbedModel]) -> int:
+    """Latent frames for which a sprite is hidden in the rows that count; 0 = all rows.
+
+    Raises:
+        ValueError: rows=remembered with a model that always sees a clip's beginning.
+    """
+    if config.rows != "remembered":
+        return int(config.rows == "hidden")
+    shown = []
+    for name, of in models.items():
+        if of.rollout.sink_frames:
+            raise ValueError(
+                f"rows=remembered: the {name} keeps sight of a clip's first {of.rollout.sink_frames} frames "
+                f"(sink_frames), so what it knows need not be remembered; choose rows=hidden."
+            )
+        shown.append(of.rollout.chunk_frames + of.rollout.window_frames)
+    return max(shown)
 
 
 def make_readers(
@@ -284,13 +303,16 @@ def _networks(
 
 
 def _unfitted(probe: Probe) -> Iterator[VideoNumbers]:
-    """Copy, mean and, where there are walls and positions, constant velocity."""
+    """Copy, mean and constant velocity: of every pixel, or, with walls, of the sprites."""
     for key in probe.collected.targets:
         current = _targets(probe, key, 0).test
         for offset in probe.config.offsets:
             mean = _targets(probe, key, offset).train.mean(axis=0, dtype=np.float64)
             guesses = {COPY: current, MEAN: np.broadcast_to(mean, current.shape)}
-            if key in (POSITION, VELOCITY):
+            if key == PIXELS:
+                change = current.astype(np.float64) - _targets(probe, key, -1).test
+                guesses[CONSTANT_VELOCITY] = np.clip(current + offset * change, 0, 1)
+            else:
                 guesses[CONSTANT_VELOCITY] = constant_velocity(probe, key, offset)
             for name, predictions in guesses.items():
                 yield VideoNumbers(key, offset, name, NO_READOUT, _score(probe, key, offset, predictions), None, [])

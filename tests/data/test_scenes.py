@@ -3,7 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tiny_training import REPOSITORY
 
+from video_mirai.config import RunConfig, load_config
 from video_mirai.data.batch import ClipKey
 from video_mirai.data.scenes import HIDDEN_BELOW, OCCLUDER_GREY, Scenes, ScenesConfig, bounce, occluder_span
 from video_mirai.data.sprites import PALETTE, draw_sprite, load_sprites
@@ -136,6 +138,23 @@ def test_a_sprite_behind_the_bar_is_hidden_and_comes_back_the_same() -> None:
         np.testing.assert_allclose(shown / shown.max(), state["visible_fraction"][:, 0], atol=0.01)
         assert torch.equal(state["visible"], state["visible_fraction"] >= HIDDEN_BELOW)
         assert state["visible"][0, 0] and not state["visible"].all() and state["visible"][-20:].any()
+
+
+def test_the_study_hides_its_disc_from_window_and_chunk_but_within_the_reach_of_the_probed_layer() -> None:
+    """What the first study rests on, of its own config: window + chunk - 1 <= occlusion < layers x window."""
+    config = load_config(RunConfig, REPOSITORY / "configs/train/occlusion_foresight.yaml")
+    chunk, window = config.objective.chunk_frames, config.objective.window_frames
+    reach = int(config.foresight.student_layers[0]) * window
+    scenes = Scenes(**dataclasses.asdict(config.data.scenes) | {"num_clips": 200, "num_frames": 96})
+    lengths = []
+    for clip in range(len(scenes)):
+        visible = scenes[clip]["state"]["visible"][:, 0].numpy()
+        changes = np.flatnonzero(np.diff(visible.astype(int)))
+        starts, ends = changes[~visible[changes + 1]], changes[visible[changes + 1]]
+        lengths += [ends[ends > start][0] - start for start in starts if (ends > start).any()]
+    assert len(lengths) > 200
+    assert config.objective.sink_frames == 0 and window < chunk + window <= config.data.scenes.num_frames
+    assert chunk + window - 1 <= min(lengths) and max(lengths) < reach
 
 
 def test_a_sprite_covered_by_another_one_is_not_visible() -> None:

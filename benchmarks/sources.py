@@ -14,7 +14,7 @@ from video_mirai.build import build_objective, teacher_origin
 from video_mirai.config import RunConfig, config_to_yaml
 from video_mirai.data.loader import collate_clips
 from video_mirai.models.codecs import build_codec
-from video_mirai.training.estimate import ClipSize, estimate_step
+from video_mirai.training.estimate import ClipSize, estimate_step, rollout_cost
 from video_mirai.training.teacher_sources import Placing, build_teacher
 from video_mirai.training.trainer import Trainer, start_accelerator
 
@@ -54,7 +54,8 @@ def measure_sources(sizes: Sizes, device: torch.device, work_dir: Path) -> Findi
         trainers |= (of_encoders := _make_trainers(sizes.run, encoders, accelerator, work_dir, fewer))
         _add_rows(findings, of_encoders, device, sizes.sources.encoder_repetitions, sizes.warmup)
         _add_counts(findings, sizes.run, encoders)
-    findings.add(GROUP, "parameters at inference, any source / none", _exported_sizes(trainers), "x", at_most=1.0)
+    for what, found in _inference(trainers, sizes.run).items():
+        findings.add(GROUP, f"{what} at inference, any source / none", found, "x", at_most=1.0, at_least=1.0)
     return findings
 
 
@@ -130,13 +131,23 @@ def _encoders(sizes: Sizes, work_dir: Path) -> dict[str, tuple[str, ...]]:
     return settings
 
 
-def _exported_sizes(trainers: dict[str, Trainer]) -> list[float]:
-    """Numbers in what would be exported, relative to no foresight; names and shapes have to be the same."""
+def _inference(trainers: dict[str, Trainer], size: RunSize) -> dict[str, list[float]]:
+    """What every source's model costs, relative to none: numbers exported, FLOPs of a frame, bytes of cache."""
     shapes = {
         name: {key: value.shape for key, value in trainer.ema_state().items()} for name, trainer in trainers.items()
     }
     for name, found in shapes.items():
         if found != shapes[PLAIN]:
             raise ValueError(f"source {name}: the exported model is not the one without foresight.")
+    settings = read_config(size).rollout
+    costs = {}
+    for name, trainer in trainers.items():
+        student = trainer.objective.student
+        tokens = student.tokens_per_frame(size.latent_size, size.latent_size)
+        costs[name] = rollout_cost(student, settings, tokens, context_tokens=0)
     counts = {name: sum(shape.numel() for shape in found.values()) for name, found in shapes.items()}
-    return [count / counts[PLAIN] for count in counts.values()]
+    return {
+        "parameters": [count / counts[PLAIN] for count in counts.values()],
+        "FLOPs of a frame": [cost.flops_per_frame / costs[PLAIN].flops_per_frame for cost in costs.values()],
+        "bytes of the KV cache": [cost.cache_bytes / costs[PLAIN].cache_bytes for cost in costs.values()],
+    }

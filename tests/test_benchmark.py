@@ -37,6 +37,8 @@ RATIOS = [
     "source moving average, 6 heads / none",
     "source non-causal DiT, shuffled future / none, counted FLOPs",
     "parameters at inference, any source / none",
+    "FLOPs of a frame at inference, any source / none",
+    "bytes of the KV cache at inference, any source / none",
     "without a cache / with",
     "width 8, from features: torchmetrics / ours",
     "width 8, from moments: pytorch-fid's formula / ours",

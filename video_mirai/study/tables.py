@@ -35,7 +35,8 @@ class Table(NamedTuple):
 def study_tables(numbers: StudyNumbers) -> list[Table]:
     """Every table that has rows."""
     made = (
-        differences, contrasts, equal_compute, reached, costs, seeds, readings, compared_readings, references, settings, commands
+        differences, contrasts, equal_compute, reached, costs, seeds, readings, compared_readings, references, settings,
+        commands,
     )  # fmt: skip
     return [table for make in made if (table := make(numbers)).rows]
 
@@ -118,7 +119,8 @@ def reached(numbers: StudyNumbers) -> Table:
     note = (
         f"Evaluated at steps {', '.join(map(str, numbers.steps))}, first crossing of "
         f"{numbers.config.reference}'s final mean, linear between them, so no finer than they lie apart. “Times fewer” "
-        "counts the reference up to its own first crossing. By seed: arm / reference. Steps are not compute: see the costs."
+        "counts the reference up to its own first crossing. By seed: arm / reference. Steps are not compute: see the "
+        "costs."
     )
     columns = ["metric", "arm", "steps needed", "95 % interval", f"{numbers.config.reference}'s own", "times fewer",
                "95 % interval", "Student's", "outcome", "by seed"]  # fmt: skip
@@ -207,12 +209,12 @@ def compared_readings(numbers: StudyNumbers) -> Table:
     rows = []
     for target, offset, readout in numbers.probe_places():
         if readout == RIDGE:
-            place = PrimaryMetric("", "probe", "higher", target=target, offset=offset, readout=RIDGE)
+            place = PrimaryMetric("", "probe", "higher", target=target, offset=offset)
             found = [difference(numbers, place, arm, against) for arm, against in pairs]
             rows.append([target, str(offset), *("–" if e is None else _compared_reading(place, e) for e in found)])
     note = (
-        "R2 of the first minus R2 of the second, 95 % interval over seeds and videos; “unclear”: it or Student's has 0. "
-        "Only the places among the primary metrics were chosen beforehand."
+        "R2 of the first minus R2 of the second, 95 % interval over seeds and videos; “unclear”: it or Student's has "
+        "0. Only the places among the primary metrics were chosen beforehand."
     )
     columns = ["target", "frames ahead", *(f"{arm} - {against}" for arm, against in pairs)]
     return Table("What the states know, arms beside each other", note, columns, rows)

@@ -8,8 +8,9 @@ import pytest
 from study_results import write_study
 
 from video_mirai.study.numbers import StudyNumbers
+from video_mirai.study.readings import compared_readings, readings
 from video_mirai.study.report import write_report
-from video_mirai.study.tables import contrasts, equal_compute, readings
+from video_mirai.study.tables import contrasts, equal_compute, on_the_way
 from video_mirai.study.words import contrast_sentences, metric_sentences, warnings
 
 
@@ -41,6 +42,7 @@ def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
         "Every seed",
         "Steps to the reference's final quality",
         "What the states know",
+        "On the way",
     } <= set(headings)
 
 
@@ -84,6 +86,23 @@ def test_what_the_states_know_stands_beside_what_plain_pictures_know(tmp_path: P
     assert table.rows == [
         ["pixels", "0", "0.500", "0.520", "0.500", "–"], ["pixels", "1", "0.500", "0.520", "0.500", "0.750"],
     ]  # fmt: skip
+
+
+def test_what_the_states_know_is_compared_with_the_reference_and_between_the_contrasted_arms(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0, "window0": 1.0})
+    table = compared_readings(StudyNumbers(tmp_path))
+    assert table.columns[2:] == ["foresight - baseline", "window0 - baseline", "foresight - window0"]
+    both = ["+0.020 [+0.020, +0.020] better", "+0.010 [+0.010, +0.010] better", "+0.010 [+0.010, +0.010] better"]
+    assert table.rows == [["pixels", "0", *both], ["pixels", "1", *both]]
+
+
+def test_milestones_are_compared_at_equal_steps(tmp_path: Path) -> None:
+    write_study(tmp_path, gains={"foresight": 2.0, "window0": 2.0})
+    table = on_the_way(StudyNumbers(tmp_path))
+    assert table.columns[3:] == ["step 25", "step 50"]
+    assert table.rows[0] == ["Kept track ↑", "foresight", "baseline", *["+2.0 [+2.0, +2.0] better"] * 2]
+    assert table.rows[2] == ["Kept track ↑", "foresight", "window0", *["+0.0 [+0.0, +0.0] unclear"] * 2]
+    assert len(table.rows) == 6, "probes read the end alone"
 
 
 def test_what_is_not_finished_is_said(tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ from video_mirai.evaluation.report import Plot
 from video_mirai.evaluation.report_style import page_head
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.plots import study_plots
-from video_mirai.study.tables import Table, study_tables
+from video_mirai.study.readings import compared_readings, readings
+from video_mirai.study.tables import (
+    Table,
+    commands,
+    contrasts,
+    costs,
+    differences,
+    equal_compute,
+    on_the_way,
+    reached,
+    references,
+    seeds,
+    settings,
+)
 from video_mirai.study.words import (
     chips,
     contrast_sentences,
@@ -18,6 +31,11 @@ from video_mirai.study.words import (
     warnings,
 )
 
+# In this order; those without rows are left out.
+TABLES = (
+    differences, contrasts, on_the_way, equal_compute, reached, costs, seeds, readings, compared_readings, references,
+    settings, commands,
+)  # fmt: skip
 # Which figure stands behind which table.
 FIGURES_AFTER = {
     "Differences": ("forest",),
@@ -66,7 +84,7 @@ def make_sections(numbers: StudyNumbers, plots: dict[str, Plot]) -> list[Section
     contrasts = contrast_sentences(numbers)
     if contrasts:
         sections.append(Section("Two arms beside each other, at equal steps", contrasts, [], {}))
-    for table in study_tables(numbers):
+    for table in (table for make in TABLES if (table := make(numbers)).rows):
         stems = FIGURES_AFTER.get(table.title, ())
         shown = {stem: plots[stem] for stem in stems if stem in plots}
         sections.append(Section(table.title, [table.note] if table.note else [], [table], shown))

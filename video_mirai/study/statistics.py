@@ -50,10 +50,14 @@ class EqualCompute(NamedTuple):
     effect: Effect | None
 
 
-def difference(numbers: StudyNumbers, metric: PrimaryMetric, arm: str, against: str | None = None) -> Effect | None:
-    """At the end of both trainings; None where there is nothing to compare yet.
+def difference(
+    numbers: StudyNumbers, metric: PrimaryMetric, arm: str, against: str | None = None, step: int | None = None
+) -> Effect | None:
+    """After the same steps of both trainings; None where there is nothing to compare yet.
 
-    against: another arm; None = the reference, which the arm's own probe has read too.
+    Args:
+        against: another arm; None = the reference, which the arm's own probe has read too.
+        step: one of the evaluated ones; None = the end.
     """
     against = numbers.config.reference if against is None else against
     if metric.source == "probe" and against == numbers.config.reference:
@@ -61,7 +65,8 @@ def difference(numbers: StudyNumbers, metric: PrimaryMetric, arm: str, against: 
     else:
         ours, theirs = (numbers.values(metric, name) for name in (arm, against))
     ours, theirs = shared(ours, theirs)
-    return effect(numbers.config, ours, ours.numbers[:, -1], theirs.numbers[:, -1]) if ours.numbers.size else None
+    place = -1 if step is None else ours.steps.index(step)
+    return effect(numbers.config, ours, ours.numbers[:, place], theirs.numbers[:, place]) if ours.numbers.size else None
 
 
 def effect(config: StudyConfig, axes: Values, ours: Array, theirs: Array) -> Effect | None:

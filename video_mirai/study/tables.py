@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from video_mirai.evaluation.probe_result import RIDGE
 from video_mirai.evaluation.results import format_number
 from video_mirai.study.config import PrimaryMetric
-from video_mirai.study.numbers import Cost, StudyNumbers, Values
+from video_mirai.study.numbers import Cost, StudyNumbers
 from video_mirai.study.statistics import (
     Effect,
     EqualCompute,
@@ -19,7 +18,6 @@ from video_mirai.study.steps_needed import StepsNeeded, steps_needed
 from video_mirai.study.words import interval_text, outcome
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-R2_DECIMALS = 3
 COMPARED = ["difference", "95 % interval", "over", "Student's", "outcome"]
 
 
@@ -32,22 +30,13 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def study_tables(numbers: StudyNumbers) -> list[Table]:
-    """Every table that has rows."""
-    made = (
-        differences, contrasts, equal_compute, reached, costs, seeds, readings, compared_readings, references, settings,
-        commands,
-    )  # fmt: skip
-    return [table for make in made if (table := make(numbers)).rows]
-
-
 def differences(numbers: StudyNumbers) -> Table:
     """Every arm against the reference, at the end."""
     reference = numbers.config.reference
     rows = [
-        [_title(metric), arm, *_compared(metric, found)]
+        [titled(metric), arm, *_compared(metric, found)]
         for metric in numbers.config.primary
-        for arm in _others(numbers)
+        for arm in other_arms(numbers)
         if (found := difference(numbers, metric, arm)) is not None
     ]
     note = (
@@ -60,7 +49,7 @@ def differences(numbers: StudyNumbers) -> Table:
 def contrasts(numbers: StudyNumbers) -> Table:
     """The pairs of arms that the config names, at the end."""
     rows = [
-        [_title(metric), pair.arm, pair.against, *_compared(metric, found)]
+        [titled(metric), pair.arm, pair.against, *_compared(metric, found)]
         for metric in numbers.config.primary
         for pair in numbers.config.contrasts
         if (found := difference(numbers, metric, pair.arm, pair.against)) is not None
@@ -69,16 +58,40 @@ def contrasts(numbers: StudyNumbers) -> Table:
     return Table("Arms against each other", note, ["metric", "arm", "against", "against's", "arm's", *COMPARED], rows)
 
 
+def on_the_way(numbers: StudyNumbers) -> Table:
+    """Every arm against the reference, and the config's contrasts, at the milestones before the end."""
+    pairs = [(arm, numbers.config.reference) for arm in other_arms(numbers)]
+    pairs += [(pair.arm, pair.against) for pair in numbers.config.contrasts]
+    rows = []
+    for metric in (metric for metric in numbers.config.primary if metric.source != "probe"):
+        for arm, against in pairs:
+            found = [difference(numbers, metric, arm, against, step) for step in numbers.steps[:-1]]
+            if any(found):
+                rows.append([titled(metric), arm, against, *("–" if e is None else compared(metric, e) for e in found)])
+    note = (
+        "Arm minus the other after so many steps of both, averaged weights; 95 % interval over seeds and videos; "
+        "“unclear”: it or Student's has 0. The primary comparison is that at the end."
+    )
+    columns = ["metric", "arm", "against", *(f"step {step}" for step in numbers.steps[:-1])]
+    return Table("On the way", note, columns, rows)
+
+
+def compared(metric: PrimaryMetric, found: Effect) -> str:
+    """A difference in one cell."""
+    value = format_number(found.estimate.value, metric.decimals, signed=True)
+    return f"{value} {interval_text(found.estimate, metric.decimals)} {outcome(metric, found)}"
+
+
 def equal_compute(numbers: StudyNumbers) -> Table:
     """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
     rows = []
     for metric in numbers.config.primary:
-        for arm in _others(numbers):
+        for arm in other_arms(numbers):
             for with_teacher in (False, True) if numbers.config.arms[arm].teacher is not None else (False,):
                 found = at_equal_compute(numbers, metric, arm, with_teacher=with_teacher)
                 if found is not None:
                     counted = "counted" if with_teacher else "not counted"
-                    rows.append([_title(metric), arm, counted, *_at_equal_compute(metric, found)])
+                    rows.append([titled(metric), arm, counted, *_at_equal_compute(metric, found)])
     note = (
         f"Where an arm has cost what {numbers.config.reference} costs in all, by mean cost over seeds; linear between "
         "evaluated steps. “Counted”: the whole training of its teacher is the arm's, as if no other arm used it."
@@ -112,10 +125,10 @@ def reached(numbers: StudyNumbers) -> Table:
     """How many steps an arm needs for what the reference has at its end."""
     rows = []
     for metric in numbers.config.primary:
-        for arm in _others(numbers):
+        for arm in other_arms(numbers):
             found = steps_needed(numbers, metric, arm)
             if found is not None:
-                rows.append([_title(metric), arm, *_needed(found)])
+                rows.append([titled(metric), arm, *_needed(found)])
     note = (
         f"Evaluated at steps {', '.join(map(str, numbers.steps))}, first crossing of "
         f"{numbers.config.reference}'s final mean, linear between them, so no finer than they lie apart. “Times fewer” "
@@ -176,68 +189,10 @@ def seeds(numbers: StudyNumbers) -> Table:
             values = numbers.values(metric, arm)
             if values.seeds:
                 last = dict(zip(values.seeds, values.numbers[:, -1], strict=True))
-                cells = [_number(_mean_of(last.get(seed)), metric) for seed in numbers.config.seeds]
-                rows.append([_title(metric), arm, *cells])
+                cells = [_number(mean_of(last.get(seed)), metric) for seed in numbers.config.seeds]
+                rows.append([titled(metric), arm, *cells])
     columns = ["metric", "arm", *(f"seed {seed}" for seed in numbers.config.seeds)]
     return Table("Every seed", "Means over the videos that have a number.", columns, rows)
-
-
-def readings(numbers: StudyNumbers) -> Table:
-    """R2 of everything that was probed, of every arm and of what needs no training."""
-    others = {(found["predictor"], found["target"], found["offset"]): found["r2"]
-              for found in numbers.facts.get("probe_others", [])}  # fmt: skip
-    predictors = list(dict.fromkeys(predictor for predictor, _, _ in others))
-    rows = []
-    for target, offset, readout in numbers.probe_places():
-        if readout == RIDGE:
-            found = [_mean_of(values.numbers[:, -1]) for values in _read_states(numbers, target, offset)]
-            found += [others.get((predictor, target, offset)) for predictor in predictors]
-            rows.append([target, str(offset), *map(_r2, found)])
-    note = (
-        "R2 by ridge regression, mean over seeds and test videos. States are those of noisy frames; copy, raw pixels "
-        "and constant velocity are given the clean frame, or the true state, so they are no floor for the arms but a "
-        "measure of how much there is to know. What is beside the arms is of one probe."
-    )
-    return Table("What the states know", note, ["target", "frames ahead", *numbers.config.arms, *predictors], rows)
-
-
-def compared_readings(numbers: StudyNumbers) -> Table:
-    """Differences of R2 of everything that was probed: every arm against the reference, and the config's contrasts."""
-    reference = numbers.config.reference
-    pairs = [(arm, reference) for arm in _others(numbers)]
-    pairs += [(pair.arm, pair.against) for pair in numbers.config.contrasts]
-    rows = []
-    for target, offset, readout in numbers.probe_places():
-        if readout == RIDGE:
-            place = PrimaryMetric("", "probe", "higher", target=target, offset=offset)
-            found = [difference(numbers, place, arm, against) for arm, against in pairs]
-            rows.append([target, str(offset), *("–" if e is None else _compared_reading(place, e) for e in found)])
-    note = (
-        "R2 of the first minus R2 of the second, 95 % interval over seeds and videos; “unclear”: it or Student's has "
-        "0. Only the places among the primary metrics were chosen beforehand."
-    )
-    columns = ["target", "frames ahead", *(f"{arm} - {against}" for arm, against in pairs)]
-    return Table("What the states know, arms beside each other", note, columns, rows)
-
-
-def _compared_reading(place: PrimaryMetric, found: Effect) -> str:
-    value = format_number(found.estimate.value, R2_DECIMALS, signed=True)
-    return f"{value} {interval_text(found.estimate, R2_DECIMALS)} {outcome(place, found)}"
-
-
-def _r2(value: float | None) -> str:
-    """Without the sign of a rounded zero."""
-    return "–" if value is None else f"{round(value, R2_DECIMALS) + 0.0:.{R2_DECIMALS}f}"
-
-
-def _read_states(numbers: StudyNumbers, target: str, offset: int) -> list[Values]:
-    """Of every arm; the reference's is in the others' probes."""
-    others = _others(numbers)
-    return [
-        numbers.probe_pair(target, offset, RIDGE, others[0])[1] if arm == numbers.config.reference
-        else numbers.probe_pair(target, offset, RIDGE, arm)[0]
-        for arm in numbers.config.arms
-    ]  # fmt: skip
 
 
 def references(numbers: StudyNumbers) -> Table:
@@ -254,12 +209,12 @@ def references(numbers: StudyNumbers) -> Table:
         if any(cell != "–" for cell in cells):
             rows.append([row["row"], *cells])
     note = "The same videos: what a frozen frame reaches, what the reader makes of the truth, what real video is like."
-    return Table("For comparison", note, ["row", *map(_title, metrics)], rows)
+    return Table("For comparison", note, ["row", *map(titled, metrics)], rows)
 
 
 def settings(numbers: StudyNumbers) -> Table:
     """Settings in which the arms are not all alike."""
-    others = _others(numbers)
+    others = other_arms(numbers)
     values: dict[str, dict[str, str]] = {}
     reference: dict[str, str] = {}
     for arm, key, before, value in numbers.facts["differences"]:
@@ -319,15 +274,15 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _mean_of(values: np.ndarray | None) -> float | None:
+def mean_of(values: np.ndarray | None) -> float | None:
     """Of those that are finite."""
     kept = values[np.isfinite(values)] if values is not None else np.zeros(0)
     return float(kept.mean()) if kept.size else None
 
 
-def _title(metric: PrimaryMetric) -> str:
+def titled(metric: PrimaryMetric) -> str:
     return f"{metric.name} {ARROWS[metric.better]}"
 
 
-def _others(numbers: StudyNumbers) -> list[str]:
+def other_arms(numbers: StudyNumbers) -> list[str]:
     return [arm for arm in numbers.config.arms if arm != numbers.config.reference]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from study_results import write_study
+from tiny_training import REPOSITORY
 
 from video_mirai.study.numbers import StudyNumbers
 from video_mirai.study.readings import compared_readings, readings
-from video_mirai.study.report import write_report
+from video_mirai.study.report import as_markdown, make_sections, write_report
 from video_mirai.study.tables import contrasts, equal_compute, on_the_way
 from video_mirai.study.words import contrast_sentences, metric_sentences, warnings
 
@@ -44,6 +45,22 @@ def test_markdown_and_page_have_the_same_sections(results: Path) -> None:
         "What the states know",
         "On the way",
     } <= set(headings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("results", sorted(REPOSITORY.glob("docs/studies/*/")), ids=lambda folder: folder.name)
+def test_a_committed_report_is_what_its_committed_numbers_give_today(results: Path) -> None:
+    numbers = StudyNumbers(results)
+    expected = as_markdown(numbers, make_sections(numbers, {})).splitlines()
+    committed = (results / "report.md").read_text().splitlines()
+    figures = [line for line in committed if line.startswith("![")]
+    assert len(figures) == len(list((results / "figures").glob("*.png")))
+
+    def without_figures(lines: list[str]) -> list[str]:
+        captions = [lines[place + 2] for place, line in enumerate(lines) if line.startswith("![")]
+        return [line for line in lines if line and not line.startswith("![") and line not in captions]
+
+    assert without_figures(committed) == without_figures(expected)
 
 
 def test_a_sentence_names_seeds_videos_steps_interval_and_every_control(tmp_path: Path) -> None:

@@ -148,6 +148,6 @@ def _inference(trainers: dict[str, Trainer], size: RunSize) -> dict[str, list[fl
     counts = {name: sum(shape.numel() for shape in found.values()) for name, found in shapes.items()}
     return {
         "parameters": [count / counts[PLAIN] for count in counts.values()],
-        "FLOPs of a frame": [cost.flops_per_frame / costs[PLAIN].flops_per_frame for cost in costs.values()],
-        "bytes of the KV cache": [cost.cache_bytes / costs[PLAIN].cache_bytes for cost in costs.values()],
+        "counted FLOPs of a frame": [cost.flops_per_frame / costs[PLAIN].flops_per_frame for cost in costs.values()],
+        "computed bytes of the KV cache": [cost.cache_bytes / costs[PLAIN].cache_bytes for cost in costs.values()],
     }

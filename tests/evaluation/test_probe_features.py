@@ -189,8 +189,13 @@ def test_a_frame_counts_as_remembered_once_some_sprite_has_been_hidden_for_long_
     runs = np.array([0, 1, 2, 3, 1, 2, 3, 3])  # of whichever sprite has been hidden for longest
     for least in (1, 2, 3, 4):
         np.testing.assert_array_equal(hidden_frames(state, 1, least)[0], runs >= least)
-    # Latent frames end at pixel frames 0, 2, 4, 6; two of them are at least three pixel frames.
-    np.testing.assert_array_equal(hidden_frames(state, 2, 2)[0], [False, False, False, True])
+    np.testing.assert_array_equal(hidden_frames(state, 2, 3)[0], runs[::2] >= 3)
+
+
+def test_a_sprite_that_was_never_in_sight_is_hidden_but_not_remembered() -> None:
+    state = {"visible": torch.tensor([0, 0, 0, 1, 0, 0]).bool()[None, :, None]}
+    assert hidden_frames(state, 1, 1)[0].tolist() == [True, True, True, False, True, True]
+    assert hidden_frames(state, 1, 2)[0].tolist() == [False, False, False, False, False, True]
 
 
 def test_rows_that_are_remembered_are_hidden_for_as_long_as_chunk_and_window_last() -> None:

@@ -36,6 +36,13 @@ def test_a_reference_that_stopped_getting_better_long_ago_saves_nobody_any_steps
     assert found.outcome == "unclear"
 
 
+def test_where_the_reference_is_there_at_the_first_step_too_nothing_is_known_of_the_ratio(tmp_path: Path) -> None:
+    found = needed(tmp_path, gains={"foresight": 2.0}, levels=[8.0, 4.0, 2.0])
+    assert found.at_first and found.reference_at_first
+    assert found.outcome == "unclear"
+    assert reached(StudyNumbers(tmp_path)).rows[0][2:9] == ["at most 25", "[25, 25]", "25", "–", "–", "–", "unclear"]
+
+
 def test_a_worse_arm_never_reaches_the_reference(tmp_path: Path) -> None:
     found = needed(tmp_path, gains={"foresight": -1.0})
     assert found.mean.arm == found.low == found.high == math.inf

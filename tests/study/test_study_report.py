@@ -109,7 +109,7 @@ def test_what_the_states_know_is_compared_with_the_reference_and_between_the_con
     write_study(tmp_path, gains={"foresight": 2.0, "window0": 1.0})
     table = compared_readings(StudyNumbers(tmp_path))
     assert table.columns[2:] == ["foresight - baseline", "window0 - baseline", "foresight - window0"]
-    both = ["+0.020 [+0.020, +0.020] better", "+0.010 [+0.010, +0.010] better", "+0.010 [+0.010, +0.010] better"]
+    both = [f"{gain} [{gain}, {gain}] [{gain}, {gain}] better" for gain in ("+0.020", "+0.010", "+0.010")]
     assert table.rows == [["pixels", "0", *both], ["pixels", "1", *both]]
 
 
@@ -117,8 +117,8 @@ def test_milestones_are_compared_at_equal_steps(tmp_path: Path) -> None:
     write_study(tmp_path, gains={"foresight": 2.0, "window0": 2.0})
     table = on_the_way(StudyNumbers(tmp_path))
     assert table.columns[3:] == ["step 25", "step 50"]
-    assert table.rows[0] == ["Kept track ↑", "foresight", "baseline", *["+2.0 [+2.0, +2.0] better"] * 2]
-    assert table.rows[2] == ["Kept track ↑", "foresight", "window0", *["+0.0 [+0.0, +0.0] unclear"] * 2]
+    assert table.rows[0] == ["Kept track ↑", "foresight", "baseline", *["+2.0 [+2.0, +2.0] [+2.0, +2.0] better"] * 2]
+    assert table.rows[2] == ["Kept track ↑", "foresight", "window0", *["+0.0 [+0.0, +0.0] [+0.0, +0.0] unclear"] * 2]
     assert len(table.rows) == 6, "probes read the end alone"
 
 

@@ -69,8 +69,8 @@ def test_there_is_an_arm_for_every_control_source_and_switch() -> None:
     assert [arm.stem.removeprefix("scenes_tiny_") for arm in ARMS] == [
         *("causal_teacher", "random_teacher", "shuffled_future", "weight0", "window0"),
         *("dinov2", "ema", "videomae", "vjepa2"),
-        *("clean_tap", "decay", "heads", "linear", "mlp", "no_predictor", "skip", "smooth_l1", "three_blocks"),
-        *("two_layers", "window012", "window1"),
+        *("clean_tap", "decay", "heads", "linear", "linear_decay", "mlp", "no_predictor", "skip", "smooth_l1"),
+        *("teacher_layer", "teacher_sigma", "three_blocks", "two_layers", "window012", "window1"),
     ]
 
 

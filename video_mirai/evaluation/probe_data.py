@@ -165,7 +165,8 @@ def collect(
 
     Args:
         frames: latent frames that the readers read, one a row.
-        min_hidden_frames: only rows in whose frame a sprite is hidden, and has been for so many, count; 0 = all rows.
+        min_hidden_frames: pixel frames; only rows in whose frame a sprite is hidden, and has been for so many, count.
+            0 = all rows; 1 = hidden, seen before or not.
     """
     features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in readers}
     targets: dict[str, list[NDArray[np.float32]]] = {}
@@ -202,7 +203,9 @@ def shown_pictures(video: torch.Tensor, frame_stride: int, picture_size: int) ->
 
 
 def hidden_frames(state: Mapping[str, torch.Tensor], frame_stride: int, min_frames: int) -> NDArray[np.bool_]:
-    """(B, F): is a sprite hidden in a latent frame's last pixel frame and in so many latent frames up to it.
+    """(B, F): whether some sprite is hidden in a latent frame's last pixel frame, and in so many pixel frames up to it.
+
+    Above 1 it must have been in sight before, or there would be nothing to remember.
 
     Raises:
         ValueError: no state is known.
@@ -212,8 +215,8 @@ def hidden_frames(state: Mapping[str, torch.Tensor], frame_stride: int, min_fram
     hidden = ~state["visible"].numpy()  # (B, T, K)
     count = np.arange(1, hidden.shape[1] + 1)[None, :, None]
     last_seen = np.maximum.accumulate(np.where(hidden, 0, count), axis=1)
-    long_enough = count - last_seen > (min_frames - 1) * frame_stride
-    return np.asarray(long_enough.any(axis=2))[:, ::frame_stride]
+    kept = (count - last_seen >= min_frames) & ((last_seen > 0) | (min_frames == 1))
+    return np.asarray(kept.any(axis=2))[:, ::frame_stride]
 
 
 def state_targets(state: Mapping[str, torch.Tensor], frame_stride: int) -> dict[str, NDArray[np.float32]]:

@@ -72,7 +72,8 @@ class ProbeConfig:
         history_frames: clean frames before the first chunk that is read.
         rows_per_clip, stride_frames: so many frames of a clip are read, so far apart; the same for every offset.
         rows: "all"; of scenes "hidden": frames in which a sprite is hidden, though the chunk or its window may show it;
-            "remembered": frames in which one is hidden and neither the chunk that is read nor its window shows it.
+            "remembered": frames in which some sprite that was seen before is hidden, and in all of the chunk that is
+            read and of its window; hidden is what shows less than a tenth.
         offsets: frames ahead that are predicted.
         layer: whose residual stream is read: below 1 a fraction of the depth, else a block's number from 1.
         sigma: noise level of the chunk that is read.
@@ -213,7 +214,7 @@ def run_probe(
 
 
 def min_hidden_frames(config: ProbeConfig, models: Mapping[str, ProbedModel]) -> int:
-    """Latent frames for which a sprite is hidden in the rows that count; 0 = all rows.
+    """Pixel frames for which a sprite is hidden in the rows that count; 0 = all rows.
 
     Raises:
         ValueError: rows=remembered with a model that always sees a clip's beginning.
@@ -227,7 +228,7 @@ def min_hidden_frames(config: ProbeConfig, models: Mapping[str, ProbedModel]) ->
                 f"rows=remembered: the {name} keeps sight of a clip's first {of.rollout.sink_frames} frames "
                 f"(sink_frames), so what it knows need not be remembered; choose rows=hidden."
             )
-        shown.append(of.rollout.chunk_frames + of.rollout.window_frames)
+        shown.append((of.rollout.chunk_frames + of.rollout.window_frames) * of.codec.temporal_factor)
     return max(shown)
 
 

@@ -53,6 +53,10 @@ class StudyNumbers:
         self.num_steps = int(self.facts["num_steps"])
         self.steps = [int(step) for step in self.facts["steps"]]
 
+    def other_arms(self) -> list[str]:
+        """All but the reference."""
+        return [arm for arm in self.config.arms if arm != self.config.reference]
+
     def training(self, arm: str, seed: int) -> list[dict[str, float]]:
         """Logged rows of a training, empty before it has finished: {"step": ..., name: value}."""
         rows = self._rows(self._folder(arm, seed) / "training.csv")
@@ -102,8 +106,7 @@ class StudyNumbers:
 
     def _probe(self, metric: PrimaryMetric, arm: str, column: str) -> Values:
         """The reference itself is never probed; its numbers stand in the first other arm's probe."""
-        others = [name for name in self.config.arms if name != self.config.reference]
-        probed = arm if arm != self.config.reference else next(iter(others), arm)
+        probed = arm if arm != self.config.reference else next(iter(self.other_arms()), arm)
         place = (metric.target, str(metric.offset), metric.readout)
         by_seed = {}
         for seed in self.config.seeds:

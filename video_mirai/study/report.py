@@ -81,9 +81,9 @@ def write_report(results: Path) -> Path:
 def make_sections(numbers: StudyNumbers, plots: dict[str, Plot]) -> list[Section]:
     """The words first, then tables with their figures."""
     sections = [Section("What came out, at equal steps", metric_sentences(numbers), [], {})]
-    contrasts = contrast_sentences(numbers)
-    if contrasts:
-        sections.append(Section("Two arms beside each other, at equal steps", contrasts, [], {}))
+    pair_sentences = contrast_sentences(numbers)
+    if pair_sentences:
+        sections.append(Section("Two arms beside each other, at equal steps", pair_sentences, [], {}))
     for table in (table for make in TABLES if (table := make(numbers)).rows):
         stems = FIGURES_AFTER.get(table.title, ())
         shown = {stem: plots[stem] for stem in stems if stem in plots}

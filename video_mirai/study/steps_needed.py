@@ -35,7 +35,8 @@ class StepsNeeded(NamedTuple):
         ratio_low, ratio_high: the same of how many times fewer steps.
         student: interval of the ratio by Student's t of the seeds' log ratios; None for one seed or where a seed never
             gets there.
-        at_first: the arm was there at the first evaluated step, so it may have been earlier.
+        at_first: the arm was there at the first evaluated step, so it may have been earlier. reference_at_first: the
+            reference was, so that nothing is known of the ratio.
     """
 
     mean: Crossing
@@ -46,14 +47,18 @@ class StepsNeeded(NamedTuple):
     ratio_high: float
     student: tuple[float, float] | None
     at_first: bool
+    reference_at_first: bool
 
     @property
     def outcome(self) -> str:
-        """ "fewer", "more" or "unclear": fewer or more only where both intervals leave 1 out."""
+        """ "fewer", "more" or "unclear": fewer or more only where both intervals leave 1 out.
+
+        Where a seed never gets there, Student's is missing and the resampled one decides alone.
+        """
         low, high = (self.ratio_low, self.ratio_high) if self.student is None else (
             min(self.ratio_low, self.student[0]), max(self.ratio_high, self.student[1])
         )  # fmt: skip
-        if len(self.by_seed) < 2 or low <= 1 <= high:
+        if len(self.by_seed) < 2 or self.reference_at_first or low <= 1 <= high:
             return "unclear"
         return "fewer" if low > 1 else "more"
 
@@ -83,6 +88,7 @@ def steps_needed(numbers: StudyNumbers, metric: PrimaryMetric, arm: str) -> Step
     return StepsNeeded(
         mean, by_seed, *_ends([found.arm for found in drawn]), *_ends([found.ratio for found in drawn]),
         _student([found.ratio for found in by_seed.values()]), mean.arm == numbers.steps[0],
+        any(found.reference == numbers.steps[0] for found in (mean, *by_seed.values())),
     )  # fmt: skip
 
 

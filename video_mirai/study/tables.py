@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from video_mirai.evaluation.results import format_number
+from video_mirai.evaluation.results import Estimate, format_number
 from video_mirai.study.config import PrimaryMetric
 from video_mirai.study.numbers import Cost, StudyNumbers
 from video_mirai.study.statistics import (
@@ -34,9 +34,9 @@ def differences(numbers: StudyNumbers) -> Table:
     """Every arm against the reference, at the end."""
     reference = numbers.config.reference
     rows = [
-        [titled(metric), arm, *_compared(metric, found)]
+        [titled(metric), arm, *_difference_cells(metric, found)]
         for metric in numbers.config.primary
-        for arm in other_arms(numbers)
+        for arm in numbers.other_arms()
         if (found := difference(numbers, metric, arm)) is not None
     ]
     note = (
@@ -49,7 +49,7 @@ def differences(numbers: StudyNumbers) -> Table:
 def contrasts(numbers: StudyNumbers) -> Table:
     """The pairs of arms that the config names, at the end."""
     rows = [
-        [titled(metric), pair.arm, pair.against, *_compared(metric, found)]
+        [titled(metric), pair.arm, pair.against, *_difference_cells(metric, found)]
         for metric in numbers.config.primary
         for pair in numbers.config.contrasts
         if (found := difference(numbers, metric, pair.arm, pair.against)) is not None
@@ -60,33 +60,36 @@ def contrasts(numbers: StudyNumbers) -> Table:
 
 def on_the_way(numbers: StudyNumbers) -> Table:
     """Every arm against the reference, and the config's contrasts, at the milestones before the end."""
-    pairs = [(arm, numbers.config.reference) for arm in other_arms(numbers)]
+    pairs = [(arm, numbers.config.reference) for arm in numbers.other_arms()]
     pairs += [(pair.arm, pair.against) for pair in numbers.config.contrasts]
     rows = []
     for metric in (metric for metric in numbers.config.primary if metric.source != "probe"):
         for arm, against in pairs:
             found = [difference(numbers, metric, arm, against, step) for step in numbers.steps[:-1]]
             if any(found):
-                rows.append([titled(metric), arm, against, *("–" if e is None else compared(metric, e) for e in found)])
+                rows.append(
+                    [titled(metric), arm, against, *("–" if e is None else difference_cell(metric, e) for e in found)]
+                )
     note = (
-        "Arm minus the other after so many steps of both, averaged weights; 95 % interval over seeds and videos; "
-        "“unclear”: it or Student's has 0. The primary comparison is that at the end."
+        "Arm minus the other after so many steps of both, averaged weights; 95 % interval over seeds and videos, "
+        "then Student's; “unclear”: one of them has 0. The primary comparison is that at the end."
     )
     columns = ["metric", "arm", "against", *(f"step {step}" for step in numbers.steps[:-1])]
     return Table("On the way", note, columns, rows)
 
 
-def compared(metric: PrimaryMetric, found: Effect) -> str:
-    """A difference in one cell."""
+def difference_cell(metric: PrimaryMetric, found: Effect) -> str:
+    """Value, interval, Student's interval and outcome in one cell."""
     value = format_number(found.estimate.value, metric.decimals, signed=True)
-    return f"{value} {interval_text(found.estimate, metric.decimals)} {outcome(metric, found)}"
+    words = [value, interval_text(found.estimate, metric.decimals), _student(metric, found), outcome(metric, found)]
+    return " ".join(word for word in words if word)
 
 
 def equal_compute(numbers: StudyNumbers) -> Table:
     """Every arm where it has cost as much as the reference's training, without and with its teacher's training."""
     rows = []
     for metric in numbers.config.primary:
-        for arm in other_arms(numbers):
+        for arm in numbers.other_arms():
             for with_teacher in (False, True) if numbers.config.arms[arm].teacher is not None else (False,):
                 found = at_equal_compute(numbers, metric, arm, with_teacher=with_teacher)
                 if found is not None:
@@ -105,35 +108,37 @@ def _at_equal_compute(metric: PrimaryMetric, found: EqualCompute) -> list[str]:
     if found.effect is None:
         why = "the teacher alone costs more" if found.step <= 0 else f"{found.step:.0f}: not evaluated so early"
         return [why, *["–"] * (2 + len(COMPARED))]
-    return [f"{found.step:.0f}" + " (its end: cheaper)" * found.capped, *_compared(metric, found.effect)]
+    return [f"{found.step:.0f}" + " (its end: cheaper)" * found.capped, *_difference_cells(metric, found.effect)]
 
 
-def _compared(metric: PrimaryMetric, found: Effect) -> list[str]:
+def _difference_cells(metric: PrimaryMetric, found: Effect) -> list[str]:
     """Both values and the cells under COMPARED."""
-    student = "–"
-    if found.student is not None:
-        low, high = (format_number(end, metric.decimals, signed=True) for end in found.student)
-        student = f"[{low}, {high}]"
     return [
         _number(found.reference_value, metric), _number(found.arm_value, metric),
         format_number(found.estimate.value, metric.decimals, signed=True),
-        interval_text(found.estimate, metric.decimals) or "–", found.over, student, outcome(metric, found),
+        interval_text(found.estimate, metric.decimals) or "–", found.over, _student(metric, found) or "–",
+        outcome(metric, found),
     ]  # fmt: skip
+
+
+def _student(metric: PrimaryMetric, found: Effect) -> str:
+    """Empty for one seed."""
+    return "" if found.student is None else interval_text(Estimate(0.0, *found.student), metric.decimals)
 
 
 def reached(numbers: StudyNumbers) -> Table:
     """How many steps an arm needs for what the reference has at its end."""
     rows = []
     for metric in numbers.config.primary:
-        for arm in other_arms(numbers):
+        for arm in numbers.other_arms():
             found = steps_needed(numbers, metric, arm)
             if found is not None:
                 rows.append([titled(metric), arm, *_needed(found)])
     note = (
         f"Evaluated at steps {', '.join(map(str, numbers.steps))}, first crossing of "
         f"{numbers.config.reference}'s final mean, linear between them, so no finer than they lie apart. “Times fewer” "
-        "counts the reference up to its own first crossing. By seed: arm / reference. Steps are not compute: see the "
-        "costs."
+        "counts the reference up to its own first crossing, and is not known where that is the first evaluated step in "
+        "some seed. By seed: arm / reference. Steps are not compute: see the costs."
     )
     columns = ["metric", "arm", "steps needed", "95 % interval", f"{numbers.config.reference}'s own", "times fewer",
                "95 % interval", "Student's", "outcome", "by seed"]  # fmt: skip
@@ -142,14 +147,17 @@ def reached(numbers: StudyNumbers) -> Table:
 
 def _needed(found: StepsNeeded) -> list[str]:
     """The cells after metric and arm."""
-    student = "–" if found.student is None else _interval(*map(_ratio, found.student))
+    ratio = ["–"] * 3
+    if not found.reference_at_first:
+        student = "–" if found.student is None else _interval(*map(_ratio, found.student))
+        ends = _interval(_ratio(found.ratio_low), _ratio(found.ratio_high))
+        ratio = ["at least " * found.at_first + _ratio(found.mean.ratio), ends, student]
     by_seed = [
         f"{seed}: {_steps(crossing.arm)} / {_steps(crossing.reference)}" for seed, crossing in found.by_seed.items()
     ]
     return [
         "at most " * found.at_first + _steps(found.mean.arm), _interval(_steps(found.low), _steps(found.high)),
-        _steps(found.mean.reference), "at least " * found.at_first + _ratio(found.mean.ratio),
-        _interval(_ratio(found.ratio_low), _ratio(found.ratio_high)), student, found.outcome, ", ".join(by_seed),
+        _steps(found.mean.reference), *ratio, found.outcome, ", ".join(by_seed),
     ]  # fmt: skip
 
 
@@ -214,7 +222,7 @@ def references(numbers: StudyNumbers) -> Table:
 
 def settings(numbers: StudyNumbers) -> Table:
     """Settings in which the arms are not all alike."""
-    others = other_arms(numbers)
+    others = numbers.other_arms()
     values: dict[str, dict[str, str]] = {}
     reference: dict[str, str] = {}
     for arm, key, before, value in numbers.facts["differences"]:
@@ -281,8 +289,5 @@ def mean_of(values: np.ndarray | None) -> float | None:
 
 
 def titled(metric: PrimaryMetric) -> str:
+    """A metric's name, with an arrow to its better side."""
     return f"{metric.name} {ARROWS[metric.better]}"
-
-
-def other_arms(numbers: StudyNumbers) -> list[str]:
-    return [arm for arm in numbers.config.arms if arm != numbers.config.reference]

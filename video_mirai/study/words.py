@@ -60,7 +60,7 @@ def metric_sentences(numbers: StudyNumbers) -> list[str]:
     """One sentence per primary metric, about every arm against the reference after the whole training."""
     found = []
     for metric in numbers.config.primary:
-        effects = {arm: e for arm in _others(numbers) if (e := difference(numbers, metric, arm)) is not None}
+        effects = {arm: e for arm in numbers.other_arms() if (e := difference(numbers, metric, arm)) is not None}
         if not effects:
             found.append(f"{metric.name}: nothing to compare yet.")
             continue
@@ -121,7 +121,3 @@ def _outcome(metric: PrimaryMetric, effect: Effect) -> str:
     leans = effect.estimate.excludes_zero and outcome(metric, effect) == "unclear"
     doubt = " (leaves 0 out, but Student's interval over seeds does not)" if leans else ""
     return f"{words} {value} {interval_text(effect.estimate, metric.decimals)}".rstrip() + doubt + dropped
-
-
-def _others(numbers: StudyNumbers) -> list[str]:
-    return [arm for arm in numbers.config.arms if arm != numbers.config.reference]

@@ -21,8 +21,10 @@ CONFIGS = sorted((REPOSITORY / "configs" / "train").rglob("*.yaml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_training_config_builds_on_the_meta_device(path: Path) -> None:
     config = load_config(RunConfig, path)
+    # As wide as the student, which it must be where no predictor comes between them.
+    teacher_width = config.model.num_attention_heads * config.model.attention_head_dim
     with torch.device("meta"):
-        objective = build.build_objective(config, config.model.in_channels or 3, teacher_width=64)
+        objective = build.build_objective(config, config.model.in_channels or 3, teacher_width)
     assert {parameter.device.type for parameter in objective.parameters()} == {"meta"}
     assert (objective.predictor is None) == (config.foresight is None)
 

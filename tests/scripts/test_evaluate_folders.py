@@ -198,7 +198,7 @@ def test_users_mistake_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "give --config FILE for checkpoints, or --real DIR and --fake DIR"),
+        ([], "give --checkpoint RUN or --config FILE to roll models out, or --real DIR and --fake DIR"),
         (["--fake", "a"], "--fake needs --real DIR"),
         (["--real", "a"], "--real needs --fake"),
     ],
